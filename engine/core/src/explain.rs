@@ -1,0 +1,166 @@
+//! The stable text of a plan, which golden tests, EXPLAIN PLAN and the fingerprint share. In: a plan. Out: one line a node.
+
+use std::fmt::Write;
+
+use arrow::datatypes::Schema;
+
+use crate::{AggregateCall, ClockKind, ExprRef, FeatureSpec, LatestSpec, Op, Plan, RollingSpec, ViewKind, Window};
+
+/// One line per node, then sources, views, services and sinks. Two plans with the same text do the same.
+pub fn explain(plan: &Plan) -> String {
+    let mut text = String::new();
+    let clock = match plan.clock {
+        ClockKind::Wall => "wall",
+        ClockKind::Event => "event",
+    };
+    writeln!(text, "clock {clock}").expect("a string takes every write");
+    for (index, node) in plan.nodes.iter().enumerate() {
+        let inputs: Vec<String> = node.inputs.iter().map(|input| format!("%{}", input.0)).collect();
+        let inputs = if inputs.is_empty() { String::new() } else { format!(" {}", inputs.join(", ")) };
+        let kind = if node.append_only { "append-only" } else { "changing" };
+        writeln!(text, "%{index} = {}{inputs} -> ({}) {kind}", operation(plan, &node.op), columns(&node.schema)).expect("a string takes every write");
+    }
+    for view in &plan.views {
+        let kind = match view.kind {
+            ViewKind::Materialized => "view",
+            ViewKind::Feature => "feature view",
+        };
+        writeln!(text, "{kind} {} = %{}", view.name, view.node.0).expect("a string takes every write");
+    }
+    for service in &plan.services {
+        let parts: Vec<&str> = service.parts.iter().map(|part| part.view.as_str()).collect();
+        writeln!(text, "service {} = ({}) of ({})", service.name, columns(&service.schema), parts.join(", ")).expect("a string takes every write");
+    }
+    for sink in &plan.sinks {
+        writeln!(text, "sink {} = %{} to {} {:?} {:?}", sink.name, sink.node.0, sink.connector, sink.format, sink.encode)
+            .expect("a string takes every write");
+    }
+    text
+}
+
+/// A 64-bit hash of the plan's text (FNV-1a): equal on every machine and in every process.
+pub fn fingerprint(plan: &Plan) -> u64 {
+    explain(plan).bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn columns(schema: &Schema) -> String {
+    let columns: Vec<String> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+    columns.join(", ")
+}
+
+fn operation(plan: &Plan, op: &Op) -> String {
+    match op {
+        Op::Source { source } => {
+            let source = &plan.sources[*source];
+            let column = |index: usize| source.schema.field(index).name().clone();
+            let mut text = format!("Source {}", source.name);
+            if let Some(index) = source.event_time {
+                write!(text, " watermark={}", column(index)).expect("a string takes every write");
+            }
+            if let Some(index) = source.arrival {
+                write!(text, " arrival={}", column(index)).expect("a string takes every write");
+            }
+            if let Some(lateness) = source.lateness_ms {
+                write!(text, " lateness={}", duration(lateness as i64)).expect("a string takes every write");
+            }
+            text
+        }
+        Op::Project { exprs } => format!("Project [{}]", list(exprs)),
+        Op::Filter { conjuncts } => format!("Filter [{}]", list(conjuncts)),
+        Op::TemporalFilter { bounds } => {
+            let bounds: Vec<String> =
+                bounds.iter().map(|bound| format!("#{} + {} ns {} now", bound.column, bound.offset_ns, bound.comparison.sql())).collect();
+            format!("TemporalFilter [{}]", bounds.join(", "))
+        }
+        Op::Join { left_keys, right_keys, residual } => {
+            let keys: Vec<String> = left_keys.iter().zip(right_keys).map(|(left, right)| format!("#{left} = #{right}")).collect();
+            let residual = if residual.is_empty() { String::new() } else { format!(" where [{}]", list(residual)) };
+            format!("Join [{}]{residual}", keys.join(", "))
+        }
+        Op::Aggregate { keys, calls } => {
+            let calls: Vec<String> = calls.iter().map(call).collect();
+            format!("Aggregate by {keys:?} [{}]", calls.join(", "))
+        }
+        Op::Union => "Union".into(),
+        Op::Feature { spec: FeatureSpec::Rolling(spec), eager } => rolling(spec, *eager),
+        Op::Feature { spec: FeatureSpec::Latest(spec), eager } => latest(spec, *eager),
+        Op::Lookup { parts } => {
+            let parts: Vec<String> = parts.iter().map(|part| format!("{:?} -> {:?}", part.keys, part.columns)).collect();
+            format!("Lookup [{}]", parts.join(", "))
+        }
+    }
+}
+
+fn rolling(spec: &RollingSpec, eager: bool) -> String {
+    let aggregates: Vec<String> = spec
+        .aggregates
+        .iter()
+        .map(|aggregate| {
+            let argument = aggregate.argument.map_or("*".to_string(), |argument| format!("#{argument}"));
+            let filter = aggregate.filter.map_or(String::new(), |filter| format!(" if #{filter}"));
+            format!("{}({argument}){filter} in {}", aggregate.function.sql(), window(&aggregate.window, spec.include_now))
+        })
+        .collect();
+    let features: Vec<String> = spec.features.iter().map(|feature| format!("{} = {}", feature.name, feature.expr.sql())).collect();
+    let horizon = FeatureSpec::Rolling(spec.clone()).horizon_ms().map_or("for ever".to_string(), |ms| duration(ms as i64));
+    format!(
+        "Rolling by {:?} time #{} [{}] features [{}] known={horizon}{}{}",
+        spec.entity,
+        spec.time,
+        aggregates.join(", "),
+        features.join(", "),
+        age_and_hop(spec.ttl_ms, spec.hop_ms),
+        if eager { " eager" } else { "" },
+    )
+}
+
+fn latest(spec: &LatestSpec, eager: bool) -> String {
+    let now = if spec.include_now { " include_now" } else { "" };
+    let eager = if eager { " eager" } else { "" };
+    format!("Latest by {:?} time #{} features {:?}{}{now}{eager}", spec.entity, spec.time, spec.features, age_and_hop(spec.ttl_ms, None))
+}
+
+fn age_and_hop(ttl_ms: Option<u64>, hop_ms: Option<u64>) -> String {
+    let mut text = String::new();
+    if let Some(ttl) = ttl_ms.filter(|ttl| *ttl > 0) {
+        write!(text, " ttl={}", duration(ttl as i64)).expect("a string takes every write");
+    }
+    if let Some(hop) = hop_ms {
+        write!(text, " hop={}", duration(hop as i64)).expect("a string takes every write");
+    }
+    text
+}
+
+/// The window as an interval, for example `(now − 1 h, now)`.
+fn window(window: &Window, include_now: bool) -> String {
+    let from = match window.lower {
+        None => "(−∞".to_string(),
+        Some(edge) => format!("{}now − {}", if edge.inclusive { '[' } else { '(' }, duration(edge.offset_ms)),
+    };
+    let until = match window.upper {
+        None => format!("now{}", if include_now { ']' } else { ')' }),
+        Some(edge) => format!("now − {}{}", duration(edge.offset_ms), if edge.inclusive { ']' } else { ')' }),
+    };
+    format!("{from}, {until}")
+}
+
+/// A duration in its largest whole unit: `7 d`, `90 s`, `1 ms`.
+fn duration(ms: i64) -> String {
+    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)] {
+        if ms != 0 && ms % size == 0 {
+            return format!("{} {unit}", ms / size);
+        }
+    }
+    format!("{ms} ms")
+}
+
+fn call(call: &AggregateCall) -> String {
+    let argument = call.argument.map_or("*".to_string(), |argument| format!("#{argument}"));
+    let distinct = if call.distinct { "distinct " } else { "" };
+    let filter = call.filter.map_or(String::new(), |filter| format!(" if #{filter}"));
+    format!("{}({distinct}{argument}){filter}", call.function.sql())
+}
+
+fn list(exprs: &[ExprRef]) -> String {
+    exprs.iter().map(|expr| expr.sql()).collect::<Vec<_>>().join(", ")
+}

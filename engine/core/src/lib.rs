@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod blobs;
 mod error;
 mod exact;
 mod explain;
@@ -27,6 +28,7 @@ mod row;
 mod time;
 mod value;
 
+pub use blobs::Blobs;
 pub use batch::{Batch, Counts, Diffs};
 pub use error::{Error, Kind, Result};
 pub use exact::{ExactSum, add_square, variance};
@@ -41,6 +43,6 @@ pub use reader::{
     CatalogService, CatalogView, FeatureAnswer, FeatureRequest, OperatorStatus, PipelineStatus, ReadMode, Reader, SinkStatus, Snapshot, SourceStatus,
     ViewStatus,
 };
-pub use row::KeyCodec;
+pub use row::{KeyCodec, SHARDS, hash_bytes, shard_of};
 pub use time::{Epoch, EventTime, ReadPoint, event_times};
 pub use value::Value;

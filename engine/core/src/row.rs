@@ -6,6 +6,32 @@ use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::{Error, Result};
 
+/// How many virtual shards the state of a pipeline is cut into, whatever the number of workers.
+pub const SHARDS: usize = 256;
+
+/// A hash of bytes that is the same on every machine and in every process, because checkpoints are cut by it.
+/// Folded 128-bit multiplication over 8-byte words (as in wyhash); not meant against adversaries.
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    fn fold(a: u64, b: u64) -> u64 {
+        let product = u128::from(a) * u128::from(b);
+        (product as u64) ^ ((product >> 64) as u64)
+    }
+    let mut hash = K ^ bytes.len() as u64;
+    let mut words = bytes.chunks_exact(8);
+    for word in &mut words {
+        hash = fold(hash ^ u64::from_le_bytes(word.try_into().expect("chunks of eight")), 0xd6e8_feb8_6659_fd93);
+    }
+    let mut last = [0; 8];
+    last[..words.remainder().len()].copy_from_slice(words.remainder());
+    fold(hash ^ u64::from_le_bytes(last), 0xa076_1d64_78bd_642f)
+}
+
+/// The virtual shard of a key's hash: its high bits; tables use the low ones.
+pub fn shard_of(hash: u64) -> usize {
+    (hash >> 56) as usize
+}
+
 /// Turns columns of fixed types into comparable bytes and back. (1,12) and (11,2) differ; NULL is a value of its own.
 #[derive(Debug)]
 pub struct KeyCodec {

@@ -1,0 +1,353 @@
+//! What a script says: one type per statement, in one canonical form, with the place of every part. Queries are sqlparser's.
+//!
+//! In: the parser. Out: planning, EXPLAIN AST. Every statement prints itself as SQL, and parsing what it printed gives the same
+//! statement. Places never take part in comparisons.
+
+use std::fmt;
+
+use datafusion::sql::sqlparser::tokenizer::Location;
+pub use datafusion::sql::sqlparser::{
+    ast::{DataType, Expr, Ident, Query},
+    tokenizer::Span,
+};
+pub use freshet_core::{Encode, Format};
+
+/// Where something stands in the script. Equal to every other place, so that statements compare by meaning.
+#[derive(Debug, Clone, Copy)]
+pub struct Place(pub Span);
+
+impl Place {
+    pub fn start(&self) -> Location {
+        self.0.start
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, _other: &Place) -> bool {
+        true
+    }
+}
+
+/// One statement with the text it was written as: shown to people instead of the printed form.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    pub body: Stmt,
+    pub place: Place,
+    /// The user's own text, variables filled in, without the closing semicolon.
+    pub text: String,
+}
+
+impl PartialEq for Statement {
+    fn eq(&self, other: &Statement) -> bool {
+        self.body == other.body
+    }
+}
+
+/// Each kind of statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stmt {
+    Set(Set),
+    CreateSource(CreateSource),
+    CreateView(CreateView),
+    CreateMaterializedView(CreateMaterializedView),
+    CreateFeatureView(CreateFeatureView),
+    CreateFeatureService(CreateFeatureService),
+    CreateSink(CreateSink),
+    Explain(Explain),
+    Select(Box<Query>),
+}
+
+/// `SET clock = 'event'`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Set {
+    pub name: Ident,
+    pub value: OptionValue,
+    pub value_place: Place,
+}
+
+/// `CREATE SOURCE`, and `CREATE TABLE … WITH (connector = …)`, which means the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSource {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub columns: Vec<Column>,
+    /// `PRIMARY KEY (…) NOT ENFORCED`: said by the user, never relied upon. Empty: none.
+    pub primary_key: Vec<Ident>,
+    pub watermark: Option<Watermark>,
+    pub lateness: Option<Duration>,
+    pub arrival: Option<Ident>,
+    pub options: Vec<OptionEntry>,
+    pub encoding: Option<Encoding>,
+}
+
+/// A column with its declared type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    pub name: Ident,
+    pub data_type: DataType,
+    pub data_type_place: Place,
+    pub not_null: bool,
+}
+
+/// `WATERMARK FOR column [AS column - delay]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watermark {
+    pub column: Ident,
+    pub delay: Option<Duration>,
+}
+
+/// `FORMAT … ENCODE … [(options)]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoding {
+    pub format: Format,
+    pub encode: Encode,
+    pub options: Vec<OptionEntry>,
+    pub place: Place,
+}
+
+/// `CREATE [OR REPLACE] VIEW`: a name for a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateView {
+    pub name: Ident,
+    pub or_replace: bool,
+    pub query: Box<Query>,
+}
+
+/// `CREATE MATERIALIZED VIEW [IF NOT EXISTS]`: a maintained query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateMaterializedView {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub query: Box<Query>,
+}
+
+/// `CREATE FEATURE VIEW … ENTITY (…) TIMESTAMP c [TTL …] [WINDOWS (…)] [HOP …] [WITH (…)] AS query`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateFeatureView {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub entity: Vec<Ident>,
+    pub timestamp: Ident,
+    pub ttl: Option<Duration>,
+    /// Empty: no WINDOWS clause.
+    pub windows: Vec<Duration>,
+    pub hop: Option<Duration>,
+    /// Of these names only: include_now, history. A bare name is `= true`.
+    pub options: Vec<OptionEntry>,
+    pub query: Box<Query>,
+}
+
+impl CreateFeatureView {
+    /// T1: events at the instant itself count.
+    pub fn include_now(&self) -> bool {
+        find_option(&self.options, "include_now").is_some_and(|option| option.value == OptionValue::Boolean(true))
+    }
+}
+
+/// `CREATE FEATURE SERVICE name [REQUEST (column type, …)] AS (item, …)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateFeatureService {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub request: Vec<Column>,
+    pub items: Vec<ServiceItem>,
+}
+
+/// One item of a service's list. A bare name that REQUEST declares is a request column, any other is a view.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServiceItem {
+    View(Ident),
+    Feature { view: Ident, column: Ident, alias: Option<Ident> },
+    Request { column: Ident, alias: Option<Ident> },
+}
+
+impl ServiceItem {
+    pub fn place(&self) -> Place {
+        match self {
+            ServiceItem::View(name) | ServiceItem::Feature { view: name, .. } | ServiceItem::Request { column: name, .. } => Place(name.span),
+        }
+    }
+}
+
+/// `CREATE SINK name FROM view WITH (…) FORMAT … ENCODE …`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSink {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub from: Ident,
+    pub options: Vec<OptionEntry>,
+    pub encoding: Option<Encoding>,
+}
+
+/// `EXPLAIN [(AST | PLAN | DATAFLOW | STATE)] statement-or-name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explain {
+    pub what: ExplainKind,
+    pub subject: ExplainSubject,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExplainKind {
+    Ast,
+    #[default]
+    Plan,
+    Dataflow,
+    State,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExplainSubject {
+    Name(Ident),
+    Statement(Box<Statement>),
+}
+
+/// `name = value` of WITH, FORMAT … ENCODE …, and of a feature view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptionEntry {
+    /// Lower case; parts joined by dots.
+    pub name: String,
+    pub value: OptionValue,
+    /// Of the name.
+    pub place: Place,
+    pub value_place: Place,
+}
+
+/// What an option is set to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OptionValue {
+    Text(String),
+    /// As written, sign included.
+    Number(String),
+    Boolean(bool),
+    Word(String),
+    Duration(Duration),
+}
+
+impl OptionValue {
+    /// The value as the string a connector receives: no quotes, booleans as true and false, durations as '5 minutes'.
+    pub fn text(&self) -> String {
+        match self {
+            OptionValue::Text(text) | OptionValue::Number(text) | OptionValue::Word(text) => text.clone(),
+            OptionValue::Boolean(value) => value.to_string(),
+            OptionValue::Duration(duration) => duration.text(),
+        }
+    }
+}
+
+/// The option of this (lower case) name.
+pub fn find_option<'a>(options: &'a [OptionEntry], name: &str) -> Option<&'a OptionEntry> {
+    options.iter().find(|option| option.name == name)
+}
+
+/// A length of time in fixed units, as the user wrote it. At least one part; never zero parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Duration {
+    pub parts: Vec<(u64, Unit)>,
+    pub place: Place,
+}
+
+/// A unit of fixed length: a day is 24 hours (T22).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Millisecond,
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Week,
+}
+
+impl Unit {
+    pub fn ms(self) -> u64 {
+        match self {
+            Unit::Millisecond => 1,
+            Unit::Second => 1_000,
+            Unit::Minute => 60_000,
+            Unit::Hour => 3_600_000,
+            Unit::Day => 86_400_000,
+            Unit::Week => 7 * 86_400_000,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Millisecond => "millisecond",
+            Unit::Second => "second",
+            Unit::Minute => "minute",
+            Unit::Hour => "hour",
+            Unit::Day => "day",
+            Unit::Week => "week",
+        }
+    }
+
+    /// Ends the name of a windowed feature: 7 days is `_7d`.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Unit::Millisecond => "ms",
+            Unit::Second => "s",
+            Unit::Minute => "m",
+            Unit::Hour => "h",
+            Unit::Day => "d",
+            Unit::Week => "w",
+        }
+    }
+}
+
+impl Duration {
+    /// In milliseconds. The parser has checked that it fits an i64.
+    pub fn ms(&self) -> u64 {
+        self.parts.iter().map(|(amount, unit)| amount * unit.ms()).sum()
+    }
+
+    /// `1 hour`, `24 hours`, `1 hour 30 minutes`.
+    pub fn text(&self) -> String {
+        let part = |(amount, unit): &(u64, Unit)| format!("{amount} {}{}", unit.name(), if *amount == 1 { "" } else { "s" });
+        self.parts.iter().map(part).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What WINDOWS appends to a feature's name after `_`: `24h`, `7d`, `1h30m`.
+    pub fn suffix(&self) -> String {
+        self.parts.iter().map(|(amount, unit)| format!("{amount}{}", unit.suffix())).collect()
+    }
+}
+
+/// A name as the catalog knows it: lower case unless quoted.
+pub fn normal_name(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+impl Stmt {
+    /// The statement's first words, as messages name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Stmt::Set(_) => "SET",
+            Stmt::CreateSource(_) => "CREATE SOURCE",
+            Stmt::CreateView(_) => "CREATE VIEW",
+            Stmt::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
+            Stmt::CreateFeatureView(_) => "CREATE FEATURE VIEW",
+            Stmt::CreateFeatureService(_) => "CREATE FEATURE SERVICE",
+            Stmt::CreateSink(_) => "CREATE SINK",
+            Stmt::Explain(_) => "EXPLAIN",
+            Stmt::Select(_) => "SELECT",
+        }
+    }
+
+    /// The name it declares.
+    pub fn declares(&self) -> Option<&Ident> {
+        match self {
+            Stmt::CreateSource(CreateSource { name, .. })
+            | Stmt::CreateView(CreateView { name, .. })
+            | Stmt::CreateMaterializedView(CreateMaterializedView { name, .. })
+            | Stmt::CreateFeatureView(CreateFeatureView { name, .. })
+            | Stmt::CreateFeatureService(CreateFeatureService { name, .. })
+            | Stmt::CreateSink(CreateSink { name, .. }) => Some(name),
+            Stmt::Set(_) | Stmt::Explain(_) | Stmt::Select(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.body.fmt(f)
+    }
+}

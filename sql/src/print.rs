@@ -1,0 +1,214 @@
+//! Prints every statement back as SQL in one canonical spelling. Parsing the result gives the same statement.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::ast::*;
+
+/// SQL's single quotes: doubled inside.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+impl Display for Stmt {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Stmt::Set(set) => write!(f, "SET {} = {}", set.name, set.value),
+            Stmt::CreateSource(source) => source.fmt(f),
+            Stmt::CreateView(view) => {
+                write!(f, "CREATE {}VIEW {} AS\n{}", if view.or_replace { "OR REPLACE " } else { "" }, view.name, view.query)
+            }
+            Stmt::CreateMaterializedView(view) => {
+                write!(f, "CREATE MATERIALIZED VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, view.query)
+            }
+            Stmt::CreateFeatureView(view) => view.fmt(f),
+            Stmt::CreateFeatureService(service) => service.fmt(f),
+            Stmt::CreateSink(sink) => sink.fmt(f),
+            Stmt::Explain(explain) => explain.fmt(f),
+            Stmt::Select(query) => query.fmt(f),
+        }
+    }
+}
+
+impl Display for CreateSource {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE SOURCE {}{} (", if_not_exists(self.if_not_exists), self.name)?;
+        let mut elements: Vec<String> = self.columns.iter().map(Column::to_string).collect();
+        if !self.primary_key.is_empty() {
+            elements.push(format!("PRIMARY KEY ({}) NOT ENFORCED", joined(&self.primary_key)));
+        }
+        elements.extend(self.watermark.as_ref().map(Watermark::to_string));
+        elements.extend(self.lateness.as_ref().map(|lateness| format!("LATENESS {lateness}")));
+        elements.extend(self.arrival.as_ref().map(|column| format!("ARRIVAL FOR {column}")));
+        write!(f, "\n  {}\n)", elements.join(",\n  "))?;
+        write_connection(f, &self.options, self.encoding.as_ref())
+    }
+}
+
+impl Display for Column {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.name, self.data_type, if self.not_null { " NOT NULL" } else { "" })
+    }
+}
+
+impl Display for Watermark {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "WATERMARK FOR {}", self.column)?;
+        match &self.delay {
+            Some(delay) => write!(f, " AS {} - {delay}", self.column),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Encoding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "FORMAT {} ENCODE {}", format_word(self.format), encode_word(self.encode))?;
+        if self.options.is_empty() { Ok(()) } else { write!(f, " ({})", joined(&self.options)) }
+    }
+}
+
+impl Display for CreateFeatureView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE FEATURE VIEW {}{}", if_not_exists(self.if_not_exists), self.name)?;
+        write!(f, "\n  ENTITY ({}) TIMESTAMP {}", joined(&self.entity), self.timestamp)?;
+        if let Some(ttl) = &self.ttl {
+            write!(f, "\n  TTL {ttl}")?;
+        }
+        if !self.windows.is_empty() {
+            let windows: Vec<String> = self.windows.iter().map(|window| quoted(&window.text())).collect();
+            write!(f, "\n  WINDOWS ({})", windows.join(", "))?;
+        }
+        if let Some(hop) = &self.hop {
+            write!(f, "\n  HOP {hop}")?;
+        }
+        if !self.options.is_empty() {
+            write!(f, "\n  WITH ({})", joined(&self.options))?;
+        }
+        write!(f, " AS\n{}", self.query)
+    }
+}
+
+impl Display for CreateFeatureService {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE FEATURE SERVICE {}{}", if_not_exists(self.if_not_exists), self.name)?;
+        if !self.request.is_empty() {
+            write!(f, " REQUEST ({})", joined(&self.request))?;
+        }
+        write!(f, " AS (\n  {}\n)", self.items.iter().map(ServiceItem::to_string).collect::<Vec<_>>().join(",\n  "))
+    }
+}
+
+impl Display for ServiceItem {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let alias = match self {
+            ServiceItem::View(view) => return view.fmt(f),
+            ServiceItem::Feature { view, column, alias } => {
+                write!(f, "{view}.{column}")?;
+                alias
+            }
+            ServiceItem::Request { column, alias } => {
+                column.fmt(f)?;
+                alias
+            }
+        };
+        match alias {
+            Some(alias) => write!(f, " AS {alias}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for CreateSink {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE SINK {}{} FROM {}", if_not_exists(self.if_not_exists), self.name, self.from)?;
+        write_connection(f, &self.options, self.encoding.as_ref())
+    }
+}
+
+impl Display for Explain {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "EXPLAIN ({}) ", self.what)?;
+        match &self.subject {
+            ExplainSubject::Name(name) => name.fmt(f),
+            ExplainSubject::Statement(statement) => statement.fmt(f),
+        }
+    }
+}
+
+impl Display for ExplainKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExplainKind::Ast => "AST",
+            ExplainKind::Plan => "PLAN",
+            ExplainKind::Dataflow => "DATAFLOW",
+            ExplainKind::State => "STATE",
+        })
+    }
+}
+
+impl Display for OptionEntry {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let plain = |part: &str| {
+            part.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+                && part.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+        };
+        if self.name.split('.').all(plain) {
+            write!(f, "{} = {}", self.name, self.value)
+        } else {
+            write!(f, "{} = {}", quoted(&self.name), self.value)
+        }
+    }
+}
+
+impl Display for OptionValue {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            OptionValue::Text(text) => f.write_str(&quoted(text)),
+            OptionValue::Number(number) => f.write_str(number),
+            OptionValue::Boolean(value) => f.write_str(if *value { "true" } else { "false" }),
+            OptionValue::Word(word) => f.write_str(word),
+            OptionValue::Duration(duration) => duration.fmt(f),
+        }
+    }
+}
+
+impl Display for Duration {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "INTERVAL {}", quoted(&self.text()))
+    }
+}
+
+/// As FORMAT spells it.
+pub fn format_word(format: Format) -> &'static str {
+    match format {
+        Format::Plain => "PLAIN",
+        Format::Debezium => "DEBEZIUM",
+    }
+}
+
+/// As ENCODE spells it.
+pub fn encode_word(encode: Encode) -> &'static str {
+    match encode {
+        Encode::Json => "JSON",
+        Encode::Csv => "CSV",
+        Encode::Parquet => "PARQUET",
+    }
+}
+
+fn write_connection(f: &mut Formatter<'_>, options: &[OptionEntry], encoding: Option<&Encoding>) -> fmt::Result {
+    if !options.is_empty() {
+        write!(f, " WITH ({})", joined(options))?;
+    }
+    match encoding {
+        Some(encoding) => write!(f, " {encoding}"),
+        None => Ok(()),
+    }
+}
+
+fn if_not_exists(given: bool) -> &'static str {
+    if given { "IF NOT EXISTS " } else { "" }
+}
+
+fn joined<T: Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}

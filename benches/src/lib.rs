@@ -1,1 +1,8 @@
-//! x
+//! What all benches share: how to measure so that a number can be trusted. In: closures to time. Out: median, minimum and maximum over interleaved runs.
+//!
+//! A suite is a binary in `src/bin`; `./dev bench` lists them.
+#![forbid(unsafe_code)]
+
+mod measure;
+
+pub use measure::{Clock, Measurement, Series, Spread, Variant, interleaved, process_clock};

@@ -154,6 +154,13 @@ impl Batch {
         Batch::new(rows, self.epochs.clone(), self.diffs.clone(), self.positions.clone())
     }
 
+    /// The same rows under other names. Panics if the types differ.
+    pub fn with_schema(&self, schema: &SchemaRef) -> Batch {
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.len()));
+        let rows = RecordBatch::try_new_with_options(schema.clone(), self.rows.columns().to_vec(), &options).expect("the types are the same");
+        self.with_rows(rows)
+    }
+
     pub fn slice(&self, offset: usize, len: usize) -> Batch {
         let diffs = match &self.diffs {
             Diffs::One => Diffs::One,

@@ -28,8 +28,8 @@ mod row;
 mod time;
 mod value;
 
-pub use blobs::Blobs;
 pub use batch::{Batch, Counts, Diffs};
+pub use blobs::Blobs;
 pub use error::{Error, Kind, Result};
 pub use exact::{ExactSum, add_square, variance};
 pub use explain::{explain, fingerprint};

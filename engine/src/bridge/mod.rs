@@ -1,0 +1,21 @@
+//! The only place where a worker meets another thread: queues, locks and atomics live here and in `metrics.rs`.
+
+mod egress;
+mod features;
+mod ingest;
+mod pace;
+mod partition;
+mod progress;
+mod reader;
+mod start;
+mod views;
+
+pub use egress::{SinkQueue, SinkThread};
+pub use features::{FeatureRows, FeatureStore, Floors, Folded, ReadError};
+pub use ingest::{Ingest, SourceInput};
+pub use pace::Pace;
+pub use partition::SourceOffset;
+pub use progress::Progress;
+pub use reader::{EngineReader, sources_of_views};
+pub use start::{Command, Commands, Part, Running, Stop, start_workers};
+pub use views::ViewLog;

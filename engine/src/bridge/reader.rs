@@ -1,0 +1,349 @@
+//! Reads of a running pipeline, from any thread. In: names or keys and an instant. Out: answers that are all true at that one instant.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::{Field, Schema};
+use freshet_core::{
+    CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, NodeId, Op, OperatorStatus, PipelineStatus, Plan,
+    ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status, ViewKind, ViewStatus,
+};
+
+use crate::bridge::egress::SINK_STEPS_MAX;
+use crate::bridge::pace::OPEN_STEPS_MAX;
+use crate::bridge::{FeatureRows, FeatureStore, Progress, ReadError, SinkThread, ViewLog};
+use crate::metrics::Metrics;
+use crate::render::error_view;
+
+/// How often a read takes a newer instant because the stores have folded beyond its own; each try is microseconds, a step milliseconds.
+const READ_TRIES: usize = 100;
+
+pub struct EngineReader {
+    pub plan: Arc<Plan>,
+    pub progress: Arc<Progress>,
+    pub metrics: Arc<Metrics>,
+    pub stores: BTreeMap<NodeId, Arc<FeatureStore>>,
+    /// By readable name.
+    pub logs: BTreeMap<String, Arc<ViewLog>>,
+    pub sinks: Arc<Vec<SinkThread>>,
+    pub workers: usize,
+    pub durable: bool,
+    /// Sources, by index, that each view depends on.
+    pub view_sources: Vec<Vec<usize>>,
+}
+
+/// What a name stands for.
+enum Named<'a> {
+    Log(&'a ViewLog),
+    Store(NodeId, &'a FeatureStore),
+}
+
+impl EngineReader {
+    /// The content behind a name, and which view's progress rules it (None: that of all).
+    fn named(&self, name: &str) -> Result<(Named<'_>, Option<usize>)> {
+        if let Some(index) = self.plan.views.iter().position(|view| view.name == name || error_view(&view.name) == name) {
+            let node = self.plan.views[index].node;
+            return Ok(match self.logs.get(name) {
+                Some(log) => (Named::Log(log), Some(index)),
+                None => (Named::Store(node, &self.stores[&node]), Some(index)),
+            });
+        }
+        match self.logs.get(name) {
+            Some(log) => Ok((Named::Log(log), None)),
+            None => {
+                let names = self.logs.keys().map(String::as_str).chain(self.plan.views.iter().map(|view| view.name.as_str()));
+                let known: Vec<&str> = names.collect();
+                Err(Error::invalid(format!("there is no view {name}; there are: {}", known.join(", "))))
+            }
+        }
+    }
+
+    fn frontier_of(&self, names: &[&str]) -> Result<Epoch> {
+        let mut least = Epoch::MAX;
+        for name in names {
+            let (_, view) = self.named(name)?;
+            least = least.min(view.map_or_else(|| self.progress.settled(), |view| self.progress.frontier(view)));
+        }
+        Ok(if names.is_empty() { self.progress.settled() } else { least })
+    }
+
+    fn request_time(&self, frontier: Epoch) -> Epoch {
+        match self.plan.clock {
+            ClockKind::Event => frontier,
+            ClockKind::Wall => Epoch(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)),
+        }
+    }
+
+    fn point(&self, mode: ReadMode, views: &[&str]) -> Result<ReadPoint> {
+        let mut frontier = self.frontier_of(views)?;
+        let include_now = views.iter().any(|view| matches!(self.named(view), Ok((Named::Store(_, store), _)) if store.spec().include_now()));
+        if include_now {
+            // Such a view is complete at t only once all of t has arrived (T1).
+            frontier = Epoch(frontier.0.saturating_sub(1));
+        }
+        if frontier == Epoch::ZERO {
+            return Err(Error::unavailable("no epoch is complete yet; try again in a moment"));
+        }
+        let now = self.request_time(frontier);
+        Ok(match mode {
+            ReadMode::Fresh => ReadPoint::at(now.min(frontier)),
+            ReadMode::RequestTime => ReadPoint { q: now, s: frontier },
+            ReadMode::Consistent => ReadPoint { q: self.watermark(views).map_or(frontier, |watermark| watermark.min(frontier)), s: frontier },
+            ReadMode::AsOf(epoch) if epoch > frontier => {
+                return Err(Error::invalid(format!("epoch {epoch} is not complete yet; the newest instant is {frontier}")));
+            }
+            ReadMode::AsOf(epoch) => ReadPoint::at(epoch),
+        })
+    }
+
+    /// The least watermark of the views' sources that have not ended.
+    fn watermark(&self, views: &[&str]) -> Option<Epoch> {
+        let sources = views.iter().filter_map(|view| self.named(view).ok()?.1).flat_map(|view| self.view_sources[view].iter().copied());
+        let status = self.metrics.sources();
+        sources.filter(|source| !status[*source].ended).filter_map(|source| status[source].watermark).min()
+    }
+
+    fn snapshot_at(&self, views: &[&str], point: ReadPoint) -> Result<Vec<Vec<RecordBatch>>, ReadError> {
+        let mut found = Vec::new();
+        for name in views {
+            let (named, _) = self.named(name).map_err(ReadError::Failed)?;
+            found.push(match named {
+                Named::Log(log) => log.snapshot(point.s).map_err(|kept| ReadError::Folded(crate::bridge::Folded(kept)))?,
+                Named::Store(node, store) => {
+                    // Content at epoch t is T1 at (t + 1, t + 1), or at (t, t) with include_now.
+                    let at = if store.spec().include_now() { ReadPoint::at(Epoch(point.s.0 - 1)) } else { point };
+                    vec![store.scan(&self.plan.node(node).schema, at)?]
+                }
+            });
+        }
+        Ok(found)
+    }
+
+    fn service(&self, name: &str) -> Result<&ServiceDef> {
+        self.plan.service(name).ok_or_else(|| {
+            let known: Vec<&str> = self.plan.services.iter().map(|service| service.name.as_str()).collect();
+            Error::invalid(format!("there is no feature service {name}; there are: {}", known.join(", ")))
+        })
+    }
+
+    fn features_at(&self, service: &ServiceDef, request: &FeatureRequest, point: ReadPoint) -> Result<FeatureAnswer, ReadError> {
+        let mut parts = Vec::new();
+        for part in &service.parts {
+            let view = self.plan.view(&part.view).ok_or_else(|| ReadError::Failed(Error::internal(format!("service part {} is gone", part.view))))?;
+            let store = &self.stores[&view.node];
+            let entity = part.entity.iter().map(|field| column_named(&request.rows, field)).collect::<Result<Vec<_>>>().map_err(ReadError::Failed)?;
+            let keys = store.encode_keys(&entity).map_err(ReadError::Failed)?;
+            let rows = store.read(&entity, &keys, false, |_| point)?;
+            parts.push((entity, rows));
+        }
+        compose(service, request, &parts, point).map_err(ReadError::Failed)
+    }
+
+    fn durable_epoch(&self) -> Option<Epoch> {
+        self.durable.then(|| self.metrics.checkpoint().map(|(epoch, _, _)| epoch)).flatten()
+    }
+}
+
+/// The column of this name, in the type asked for. Errors: Invalid, naming the column.
+fn column_named(rows: &RecordBatch, field: &Field) -> Result<ArrayRef> {
+    let column = rows.column_by_name(field.name()).ok_or_else(|| {
+        let schema = rows.schema();
+        let found: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        Error::invalid(format!("column {} ({}) is missing; the request has: {}", field.name(), field.data_type(), found.join(", ")))
+    })?;
+    if column.data_type() == field.data_type() {
+        return Ok(column.clone());
+    }
+    let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
+    arrow::compute::cast_with_options(column, field.data_type(), &options)
+        .map_err(|error| Error::invalid(format!("column {} is {}, not {}: {error}", field.name(), column.data_type(), field.data_type())))
+}
+
+fn compose(service: &ServiceDef, request: &FeatureRequest, parts: &[(Vec<ArrayRef>, FeatureRows)], point: ReadPoint) -> Result<FeatureAnswer> {
+    let rows = request.rows.num_rows();
+    let (mut columns, mut statuses, mut event_times) = (Vec::new(), Vec::new(), Vec::new());
+    for output in &service.output {
+        let (column, status, times) = match output {
+            ServiceColumn::Request { index } => {
+                let column = column_named(&request.rows, &service.request[*index])?;
+                let status = (0..rows).map(|row| if column.is_null(row) { Status::NullValue } else { Status::Present }).collect();
+                (column, status, vec![None; rows])
+            }
+            ServiceColumn::Feature { part, column } => {
+                let (entity, found) = &parts[*part];
+                match column.checked_sub(entity.len()) {
+                    None => (entity[*column].clone(), found.statuses.clone(), found.event_times.clone()),
+                    Some(feature) => feature_column(found, feature),
+                }
+            }
+        };
+        columns.push(column);
+        statuses.push(status);
+        event_times.push(times);
+    }
+    let columns = columns.iter().zip(service.schema.fields()).map(|(column, field)| Ok(cast(column, field.data_type())?)).collect::<Result<_>>()?;
+    let nullable = service.schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let features = RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)?;
+    Ok(FeatureAnswer { features, statuses, event_times, point, durable_epoch: None })
+}
+
+fn feature_column(found: &FeatureRows, feature: usize) -> (ArrayRef, Vec<Status>, Vec<Option<EventTime>>) {
+    let column = found.columns[feature].clone();
+    let mut statuses: Vec<Status> = found
+        .statuses
+        .iter()
+        .enumerate()
+        .map(|(row, status)| if *status == Status::Present && column.is_null(row) { Status::NullValue } else { *status })
+        .collect();
+    for (row, failed, _) in &found.errors {
+        if *failed == feature {
+            statuses[*row] = Status::Error;
+        }
+    }
+    (column, statuses, found.event_times.clone())
+}
+
+impl Reader for EngineReader {
+    fn views(&self) -> Vec<CatalogView> {
+        let mut views: Vec<CatalogView> = self
+            .plan
+            .views
+            .iter()
+            .map(|view| CatalogView {
+                name: view.name.clone(),
+                schema: view.schema.clone(),
+                kind: if view.kind == ViewKind::Feature { "FEATURE VIEW" } else { "VIEW" },
+                entity: view.entity.clone(),
+            })
+            .collect();
+        for (name, log) in self.logs.iter().filter(|(name, _)| self.plan.view(name).is_none()) {
+            let kind = match name {
+                name if name.starts_with("errors(") => "ERRORS",
+                name if name.starts_with("late(") => "LATE",
+                _ => "DEAD LETTERS",
+            };
+            views.push(CatalogView { name: name.clone(), schema: log.schema.clone(), kind, entity: Vec::new() });
+        }
+        views
+    }
+
+    fn services(&self) -> Vec<CatalogService> {
+        let input = |service: &ServiceDef| {
+            let mut fields: Vec<Field> = Vec::new();
+            for field in service.parts.iter().flat_map(|part| &part.entity).chain(&service.request) {
+                if !fields.iter().any(|known| known.name() == field.name()) {
+                    fields.push(field.clone());
+                }
+            }
+            Arc::new(Schema::new(fields))
+        };
+        self.plan.services.iter().map(|service| CatalogService { def: service.clone(), input: input(service) }).collect()
+    }
+
+    fn frontier(&self, views: &[&str]) -> Result<Epoch> {
+        self.frontier_of(views)
+    }
+
+    fn snapshot(&self, views: &[&str], as_of: Option<Epoch>) -> Result<Snapshot> {
+        for _ in 0..READ_TRIES {
+            let frontier = self.frontier_of(views)?;
+            if frontier == Epoch::ZERO {
+                return Err(Error::unavailable("no epoch is complete yet; try again in a moment"));
+            }
+            let point = match as_of {
+                None => ReadPoint::at(frontier),
+                Some(epoch) if epoch >= frontier => {
+                    return Err(Error::invalid(format!("epoch {epoch} is not complete yet; the last complete one is {}", frontier.0 - 1)));
+                }
+                Some(epoch) => ReadPoint::at(epoch.next()),
+            };
+            match self.snapshot_at(views, point) {
+                Ok(views) => return Ok(Snapshot { point, views, durable_epoch: self.durable_epoch() }),
+                Err(ReadError::Failed(error)) => return Err(error),
+                Err(ReadError::Folded(folded)) if as_of.is_some() => {
+                    let earliest = folded.0.0.saturating_sub(1);
+                    return Err(Error::invalid(format!("the history of these views begins at epoch {earliest}; as_of must not be earlier")));
+                }
+                Err(ReadError::Folded(_)) => {}
+            }
+        }
+        Err(Error::unavailable("the pipeline moves too fast for this read; try again"))
+    }
+
+    fn features(&self, request: &FeatureRequest) -> Result<FeatureAnswer> {
+        let service = self.service(&request.service)?;
+        let views: Vec<&str> = service.parts.iter().map(|part| part.view.as_str()).collect();
+        for _ in 0..READ_TRIES {
+            let point = self.point(request.mode, &views)?;
+            match self.features_at(service, request, point) {
+                Ok(answer) => return Ok(FeatureAnswer { durable_epoch: self.durable_epoch(), ..answer }),
+                Err(ReadError::Failed(error)) => return Err(error),
+                Err(ReadError::Folded(folded)) if matches!(request.mode, ReadMode::AsOf(_)) => {
+                    return Err(Error::invalid(format!("the history of these features begins at epoch {}; as_of must not be earlier", folded.0)));
+                }
+                Err(ReadError::Folded(_)) => {}
+            }
+        }
+        Err(Error::unavailable("the pipeline moves too fast for this read; try again"))
+    }
+
+    fn status(&self) -> PipelineStatus {
+        let epoch = Epoch(self.metrics.epoch.load(Relaxed));
+        let view = |index: usize, view: &freshet_core::ViewDef| {
+            let frontier = self.progress.frontier(index);
+            let closed = (frontier > Epoch::ZERO).then(|| Epoch(frontier.0 - 1));
+            let count = |name: &str| self.logs.get(name).map_or(0, |log| log.changes());
+            ViewStatus {
+                name: view.name.clone(),
+                closed,
+                lag_ms: closed.map_or(0, |closed| epoch.0.saturating_sub(closed.0)),
+                rows: count(&view.name),
+                errors: count(&error_view(&view.name)),
+            }
+        };
+        let sink = |index: usize, sink: &SinkThread| SinkStatus {
+            name: sink.name.clone(),
+            rows: self.metrics.rows_of_sink(index),
+            queue_depth: sink.depth(),
+            queue_limit: SINK_STEPS_MAX,
+        };
+        let checkpoint = self.metrics.checkpoint();
+        PipelineStatus {
+            clock: if self.plan.clock == ClockKind::Event { "event" } else { "wall" },
+            workers: self.workers,
+            finished: self.metrics.finished.load(Relaxed),
+            failure: self.metrics.failure().map(|error| error.to_string()),
+            epoch,
+            events: self.metrics.events.load(Relaxed),
+            sources: self.metrics.sources(),
+            views: self.plan.views.iter().enumerate().map(|(index, def)| view(index, def)).collect(),
+            operators: self.metrics.operators().into_iter().map(|(name, (rows, bytes))| OperatorStatus { name, rows, bytes }).collect(),
+            sinks: self.sinks.iter().enumerate().map(|(index, thread)| sink(index, thread)).collect(),
+            queue_depth: self.metrics.open_steps.load(Relaxed),
+            queue_limit: OPEN_STEPS_MAX as u64,
+            checkpoint_epoch: checkpoint.map(|(epoch, _, _)| epoch),
+            checkpoint_age_ms: checkpoint.map(|(_, age, _)| age.max(Duration::ZERO).as_millis() as u64),
+            checkpoint_bytes: checkpoint.map_or(0, |(_, _, bytes)| bytes),
+        }
+    }
+}
+
+/// The sources each view depends on.
+pub fn sources_of_views(plan: &Plan) -> Vec<Vec<usize>> {
+    let mut of_node: Vec<Vec<usize>> = Vec::new();
+    for node in &plan.nodes {
+        let mut sources: Vec<usize> = match node.op {
+            Op::Source { source } => vec![source],
+            _ => node.inputs.iter().flat_map(|input| of_node[input.index()].clone()).collect(),
+        };
+        sources.sort_unstable();
+        sources.dedup();
+        of_node.push(sources);
+    }
+    plan.views.iter().map(|view| of_node[view.node.index()].clone()).collect()
+}

@@ -1,0 +1,91 @@
+//! Blobs in a local folder. A blob is written aside and renamed, so that it is whole or absent.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use freshet_core::{Blobs, Error, Result};
+
+pub struct LocalBlobs {
+    root: PathBuf,
+}
+
+impl LocalBlobs {
+    /// Makes the folder if it is not there. Errors: Unavailable, naming it.
+    pub fn open(root: &Path) -> Result<LocalBlobs> {
+        fs::create_dir_all(root).map_err(|error| Error::unavailable(format!("cannot make the folder {}: {error}", root.display())))?;
+        Ok(LocalBlobs { root: root.to_path_buf() })
+    }
+
+    fn failed(&self, name: &str, error: &std::io::Error) -> Error {
+        Error::unavailable(format!("{}: {error}", self.root.join(name).display()))
+    }
+
+    fn write_aside(&self, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
+        let aside = self.root.join(format!("{name}.tmp"));
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(aside)
+    }
+}
+
+impl Blobs for LocalBlobs {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let aside = self.write_aside(name, bytes).map_err(|error| self.failed(name, &error))?;
+        fs::rename(aside, self.root.join(name)).map_err(|error| self.failed(name, &error))
+    }
+
+    fn put_if_absent(&self, name: &str, bytes: &[u8]) -> Result<bool> {
+        let aside = self.write_aside(name, bytes).map_err(|error| self.failed(name, &error))?;
+        // A hard link fails if the name is taken, which a rename would not.
+        let linked = fs::hard_link(&aside, self.root.join(name));
+        fs::remove_file(&aside).map_err(|error| self.failed(name, &error))?;
+        match linked {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(self.failed(name, &error)),
+        }
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>> {
+        fs::read(self.root.join(name)).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::data(format!("{} is missing", self.root.join(name).display())),
+            _ => self.failed(name, &error),
+        })
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.root).map_err(|error| self.failed("", &error))?;
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(prefix) && !name.ends_with(".tmp"))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &str) -> Result<()> {
+        match fs::remove_file(self.root.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.failed(name, &error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_of_two_writers_of_one_name_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = LocalBlobs::open(folder.path()).unwrap();
+        assert!(blobs.put_if_absent("manifest-1", b"first").unwrap());
+        assert!(!blobs.put_if_absent("manifest-1", b"second").unwrap());
+        assert_eq!(blobs.get("manifest-1").unwrap(), b"first");
+        assert_eq!(blobs.list("manifest-").unwrap(), ["manifest-1"]);
+        blobs.delete("manifest-1").unwrap();
+        assert!(blobs.get("manifest-1").unwrap_err().message.contains("missing"));
+    }
+}

@@ -1,0 +1,230 @@
+//! A running pipeline. `start` opens connectors, restores state and starts the threads; the handle reads, waits and stops.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use freshet_core::{Blobs, Connectors, Error, NodeId, Op, Plan, Reader, Result, ViewKind, fingerprint};
+
+use crate::bridge::{EngineReader, FeatureStore, Ingest, Pace, Progress, Running, SinkThread, SourceInput, ViewLog, sources_of_views, start_workers};
+use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
+use crate::config::EngineConfig;
+use crate::edge::decode;
+use crate::metrics::Metrics;
+use crate::operators::error_schema;
+use crate::render::{Shared, error_view};
+use crate::worker::Restore;
+
+/// One pipeline: ingest thread, workers, sink threads, and what readers share.
+pub struct Engine {
+    reader: Arc<EngineReader>,
+    metrics: Arc<Metrics>,
+    sinks: Arc<Vec<SinkThread>>,
+    running: Option<Running>,
+}
+
+impl Engine {
+    /// Starts the pipeline, from the newest checkpoint in the data directory if there is one.
+    ///
+    /// Errors: Invalid (a source that cannot be opened, a data directory of another plan), Data (a broken checkpoint), Unavailable.
+    pub fn start(plan: Plan, config: EngineConfig, connectors: &dyn Connectors) -> Result<Engine> {
+        plan.validate()?;
+        let workers = config.workers.max(1);
+        let plan = Arc::new(plan);
+        let names: Arc<[String]> = plan.sources.iter().map(|source| source.name.clone()).collect();
+        let metrics = Arc::new(Metrics::new(&names));
+        let progress = Arc::new(Progress::new(plan.views.len() + plan.sinks.len(), config.history_ms));
+        let stores = open_stores(&plan)?;
+        let logs = open_logs(&plan)?;
+        let (checkpointer, restore) = open_checkpoints(&plan, &config)?;
+        if let Some(restore) = &restore {
+            restore_logs(&logs, restore)?;
+        }
+        let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, restore.as_ref())?);
+        let sources = open_sources(&plan, connectors, &logs, restore.as_ref())?;
+        let shared = Arc::new(Shared {
+            plan: plan.clone(),
+            progress: progress.clone(),
+            stores: stores.clone(),
+            logs: logs.clone(),
+            sinks: sinks.iter().map(SinkThread::queue).collect(),
+            source_names: names.clone(),
+        });
+        let (guards, commands) = start_workers(workers, shared, metrics.clone(), restore.clone())?;
+        let pace = Pace::new(progress.clone(), metrics.clone(), sinks.clone(), config.events_per_second);
+        let last = restore.as_ref().map(|restore| restore.manifest.epoch);
+        if let Some(restore) = &restore {
+            metrics.events.store(restore.manifest.events, std::sync::atomic::Ordering::Relaxed);
+            metrics.epoch.store(restore.manifest.epoch.0, std::sync::atomic::Ordering::Relaxed);
+        }
+        let durable = checkpointer.is_some();
+        let ingest = Ingest {
+            clock: plan.clock,
+            config,
+            sources,
+            workers: commands,
+            metrics: metrics.clone(),
+            sinks: sinks.clone(),
+            logs: logs.values().cloned().collect(),
+            names,
+            checkpointer,
+            last,
+            pace,
+            checkpointed: Instant::now(),
+            holding: false,
+        };
+        let view_sources = sources_of_views(&plan);
+        let reader = EngineReader { plan, progress, metrics: metrics.clone(), stores, logs, sinks: sinks.clone(), workers, durable, view_sources };
+        Ok(Engine { reader: Arc::new(reader), metrics, sinks, running: Some(Running::start(ingest, guards)?) })
+    }
+
+    /// Reads from any thread, also after the sources have ended.
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        self.reader.clone()
+    }
+
+    /// Blocks until every source has ended and every view is complete, or the pipeline has failed.
+    /// Errors: what it failed with; Data for a record under bad_data = 'fail'.
+    pub fn wait(&self) -> Result<()> {
+        loop {
+            if self.wait_timeout(Duration::from_secs(3600))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// As `wait`, for at most this long; true if the pipeline has finished.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(error) = self.metrics.failure() {
+                return Err(error);
+            }
+            if self.metrics.finished.load(std::sync::atomic::Ordering::Relaxed) {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.running.as_ref().is_none_or(|running| running.is_finished()) {
+                return Ok(false);
+            }
+            self.metrics.wait(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Stops the sources, closes the open step, takes a checkpoint, flushes the sinks and ends the threads.
+    /// Errors: what the pipeline failed with.
+    pub fn shutdown(mut self) -> Result<()> {
+        self.metrics.request_stop();
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let failure = || self.metrics.failure();
+        running.join(|| failure().is_some())?;
+        self.sinks.iter().for_each(SinkThread::stop);
+        failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.metrics.request_stop();
+        if let Some(running) = self.running.take() {
+            let _ = running.join(|| self.metrics.failure().is_some());
+        }
+    }
+}
+
+fn open_stores(plan: &Plan) -> Result<BTreeMap<NodeId, Arc<FeatureStore>>> {
+    let mut stores = BTreeMap::new();
+    for (index, node) in plan.nodes.iter().enumerate() {
+        if let Op::Feature { spec, .. } = &node.op {
+            let id = NodeId(index as u32);
+            let name = plan.views.iter().find(|view| view.node == id).map_or_else(|| format!("n{index}"), |view| view.name.clone());
+            let input = plan.node(node.inputs[0]);
+            stores.insert(id, Arc::new(FeatureStore::new(name, spec.clone(), &input.schema, &node.schema, input.append_only)?));
+        }
+    }
+    Ok(stores)
+}
+
+fn open_logs(plan: &Plan) -> Result<BTreeMap<String, Arc<ViewLog>>> {
+    let mut logs = BTreeMap::new();
+    let mut add = |name: String, schema, append_only| -> Result<()> {
+        logs.insert(name.clone(), Arc::new(ViewLog::new(name, schema, append_only)?));
+        Ok(())
+    };
+    for view in &plan.views {
+        if view.kind == ViewKind::Materialized {
+            add(view.name.clone(), view.schema.clone(), plan.node(view.node).append_only)?;
+        }
+        add(error_view(&view.name), error_schema(), false)?;
+    }
+    for source in &plan.sources {
+        add(format!("dead_letters({})", source.name), error_schema(), true)?;
+        add(format!("late({})", source.name), source.schema.clone(), source.format == freshet_core::Format::Plain)?;
+    }
+    Ok(logs)
+}
+
+fn open_checkpoints(plan: &Plan, config: &EngineConfig) -> Result<(Option<Checkpointer>, Option<Restore>)> {
+    let Some(folder) = &config.data_dir else { return Ok((None, None)) };
+    let blobs: Arc<dyn Blobs> = Arc::new(LocalBlobs::open(&folder.join("checkpoints"))?);
+    let fingerprint = format!("{:016x}", fingerprint(plan));
+    let manifest = Manifest::newest(blobs.as_ref(), &fingerprint)?;
+    let restore = manifest.clone().map(|manifest| {
+        let blobs = blobs.clone();
+        let fetch = move |place: &Place| {
+            let blob = blobs.get(&place.blob)?;
+            let range = place.offset as usize..(place.offset + place.len) as usize;
+            blob.get(range)
+                .map(<[u8]>::to_vec)
+                .ok_or_else(|| Error::data(format!("checkpoint blob {} is shorter than its manifest says", place.blob)))
+        };
+        Restore { manifest, fetch: Arc::new(fetch) }
+    });
+    Ok((Some(Checkpointer::new(blobs, fingerprint, manifest)), restore))
+}
+
+/// Late rows and dead letters were logged as they were read, perhaps beyond the checkpoint; those come again.
+fn restore_logs(logs: &BTreeMap<String, Arc<ViewLog>>, restore: &Restore) -> Result<()> {
+    for (name, state) in &restore.manifest.logs {
+        let Some(log) = logs.get(name) else { continue };
+        let mut batches = Vec::new();
+        for (id, place) in &state.batches {
+            if let Some(batch) = decode(&(restore.fetch)(place)?) {
+                let kept = (0..batch.len()).map(|row| Some(batch.epoch(row) <= restore.manifest.epoch)).collect();
+                batches.push((*id, batch.filter(&kept).with_schema(&log.schema)));
+            }
+        }
+        log.restore(batches, state.compacted);
+    }
+    Ok(())
+}
+
+fn open_sinks(plan: &Plan, connectors: &dyn Connectors, metrics: &Arc<Metrics>, restore: Option<&Restore>) -> Result<Vec<SinkThread>> {
+    let mut threads = Vec::new();
+    for (index, def) in plan.sinks.iter().enumerate() {
+        let mut sink = connectors.open_sink(def)?;
+        sink.restore(restore.and_then(|restore| restore.manifest.sinks.get(&def.name).copied()).unwrap_or(0))?;
+        threads.push(SinkThread::start(index, def.name.clone(), sink, metrics.clone()));
+    }
+    Ok(threads)
+}
+
+fn open_sources(
+    plan: &Plan,
+    connectors: &dyn Connectors,
+    logs: &BTreeMap<String, Arc<ViewLog>>,
+    restore: Option<&Restore>,
+) -> Result<Vec<SourceInput>> {
+    let mut sources = Vec::new();
+    for (index, def) in plan.sources.iter().enumerate() {
+        let log = |kind: &str| logs[&format!("{kind}({})", def.name)].clone();
+        let mut input = SourceInput::new(index, def.clone(), connectors.open_source(def)?, log("late"), log("dead_letters"));
+        if let Some(restore) = restore
+            && let Some(offset) = restore.manifest.sources.get(&def.name)
+        {
+            input.restore(offset.clone(), restore.manifest.epoch)?;
+        }
+        sources.push(input);
+    }
+    Ok(sources)
+}

@@ -1,0 +1,161 @@
+//! FEATURES(…) FOR SYSTEM_TIME AS OF now(): left rows with the features of their entities at their own epoch (C1b).
+//! In: left rows, and the feature views' outputs, whose frontiers say that the stores hold the step. Out: exactly one row per left row
+//! (T6). A retracted left row takes back exactly the answer it got.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, TimestampNanosecondArray};
+use arrow::datatypes::SchemaRef;
+use freshet_core::{Batch, Counts, Diffs, Epoch, EventTime, KeyCodec, LookupPart, ReadPoint, Result, Status};
+
+use crate::bridge::FeatureStore;
+use crate::operators::{ErrorRows, Output, Stateful, StepOperator};
+use crate::state::{Bytes, ShardedMap, put_bytes, put_u64};
+
+/// The operator and, for a left side that can retract, the answers given to its live rows.
+pub struct Lookup {
+    name: String,
+    parts: Vec<(LookupPart, Arc<FeatureStore>)>,
+    schema: SchemaRef,
+    sources: Arc<[String]>,
+    memory: Option<Memory>,
+}
+
+struct Memory {
+    left_codec: KeyCodec,
+    output_codec: KeyCodec,
+    /// Left row → the output rows it got, oldest first (one per insertion of equal rows).
+    answers: ShardedMap<VecDeque<Box<[u8]>>>,
+}
+
+impl Lookup {
+    /// `left` is the schema of the left side. Errors: Invalid for columns without order.
+    pub fn new(
+        name: String,
+        parts: Vec<(LookupPart, Arc<FeatureStore>)>,
+        (left, schema): (&SchemaRef, SchemaRef),
+        left_append_only: bool,
+        sources: Arc<[String]>,
+    ) -> Result<Lookup> {
+        let memory = if left_append_only {
+            None
+        } else {
+            Some(Memory { left_codec: KeyCodec::for_schema(left)?, output_codec: KeyCodec::for_schema(&schema)?, answers: ShardedMap::default() })
+        };
+        Ok(Lookup { name, parts, schema, sources, memory })
+    }
+
+    /// The output rows of these left rows, each at its own epoch.
+    fn answer(&self, batch: &Batch, errors: &mut ErrorRows) -> Result<RecordBatch> {
+        let rows = batch.len();
+        let mut columns = batch.rows().columns().to_vec();
+        let mut statuses = vec![Status::Present; rows];
+        let mut last: Vec<Option<EventTime>> = vec![None; rows];
+        for (part, store) in &self.parts {
+            let entity: Vec<ArrayRef> = part.keys.iter().map(|key| batch.column(*key).clone()).collect();
+            let keys = store.encode_keys(&entity)?;
+            let read = store.read(&entity, &keys, false, |row| ReadPoint::at(batch.epoch(row)));
+            let Ok(found) = read else { unreachable!("no store folds epochs of an open step") };
+            for column in &part.columns {
+                columns.push(match column.checked_sub(entity.len()) {
+                    None => entity[*column].clone(),
+                    Some(feature) => found.columns[feature].clone(),
+                });
+            }
+            for row in 0..rows {
+                statuses[row] = statuses[row].max(found.statuses[row]);
+                last[row] = last[row].max(found.event_times[row]);
+            }
+            for (row, feature, reason) in &found.errors {
+                statuses[*row] = Status::Error;
+                errors.push(batch, *row, &format!("{} feature {feature}", store.name), reason);
+            }
+        }
+        columns.push(Arc::new(statuses.iter().map(|status| Some(status.name())).collect::<StringArray>()));
+        columns.push(Arc::new(last.iter().map(|time| time.map(|time| time.0)).collect::<TimestampNanosecondArray>()));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    fn step_changing(&mut self, batches: &[Batch], errors: &mut ErrorRows) -> Result<Option<Batch>> {
+        let mut order: Vec<(u64, bool, u32, u32)> = Vec::new();
+        let mut answers = Vec::new();
+        let mut left_rows = Vec::new();
+        for (index, batch) in batches.iter().enumerate() {
+            // Retractions are looked up too and thrown away: rarer than the code to avoid it is long.
+            let answer = self.answer(batch, errors)?;
+            let memory = self.memory.as_ref().expect("only a changing left side comes here");
+            answers.push(memory.output_codec.encode(answer.columns())?);
+            left_rows.push(memory.left_codec.encode(batch.rows().columns())?);
+            order.extend((0..batch.len()).map(|row| (batch.epoch(row).0, batch.diff(row) < 0, index as u32, row as u32)));
+        }
+        order.sort_unstable();
+        let memory = self.memory.as_mut().expect("only a changing left side comes here");
+        let mut changes: Vec<(Box<[u8]>, u64, i64, u64)> = Vec::new();
+        for (epoch, retracts, index, row) in order {
+            let (batch, row) = (&batches[index as usize], row as usize);
+            let (left, position) = (left_rows[index as usize].row(row), batch.position(row));
+            for _ in 0..batch.diff(row).unsigned_abs() {
+                let given = memory.answers.entry(left.as_ref(), VecDeque::new);
+                if retracts {
+                    if let Some(answer) = given.pop_front() {
+                        changes.push((answer, epoch, -1, position));
+                    }
+                } else {
+                    let answer: Box<[u8]> = answers[index as usize].row(row).as_ref().into();
+                    given.push_back(answer.clone());
+                    changes.push((answer, epoch, 1, position));
+                }
+                if given.is_empty() {
+                    memory.answers.remove(left.as_ref());
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let rows = memory.output_codec.decode_batch(&self.schema, changes.iter().map(|change| change.0.as_ref()))?;
+        let epochs = Counts::Each(changes.iter().map(|change| change.1).collect());
+        let diffs = Diffs::Each(changes.iter().map(|change| change.2).collect());
+        Ok(Some(Batch::new(rows, epochs, diffs, Counts::Each(changes.iter().map(|change| change.3).collect()))))
+    }
+}
+
+impl StepOperator for Lookup {
+    fn step(&mut self, inputs: &mut [Vec<Batch>], _upto: Epoch, out: &mut Output) {
+        let batches = std::mem::take(&mut inputs[0]);
+        let mut errors = ErrorRows::new(&self.name, self.sources.clone());
+        if self.memory.is_none() {
+            for batch in batches {
+                let answer = self.answer(&batch, &mut errors).expect("the planner fixed the types of the lookup");
+                out.rows.push(batch.with_rows(answer));
+            }
+        } else if !batches.is_empty() {
+            out.rows.extend(self.step_changing(&batches, &mut errors).expect("the planner fixed the types of the lookup"));
+        }
+        out.errors.extend(errors.finish());
+    }
+}
+
+impl Stateful for Lookup {
+    fn checkpoint(&mut self) -> Vec<(usize, Vec<u8>)> {
+        let Some(memory) = &mut self.memory else { return Vec::new() };
+        memory.answers.checkpoint(|out, answers| {
+            put_u64(out, answers.len() as u64);
+            answers.iter().for_each(|answer| put_bytes(out, answer));
+        })
+    }
+
+    fn restore(&mut self, shard: usize, bytes: &[u8]) -> Result<()> {
+        let Some(memory) = &mut self.memory else { return Ok(()) };
+        memory.answers.restore(shard, bytes, |bytes: &mut Bytes<'_>| (0..bytes.u64()?).map(|_| Ok(bytes.bytes()?.into())).collect())
+    }
+
+    fn size(&self) -> (u64, u64) {
+        let Some(memory) = &self.memory else { return (0, 0) };
+        let answers =
+            memory.answers.iter().map(|(key, answers)| (answers.len(), key.len() + answers.iter().map(|row| row.len() + 16).sum::<usize>()));
+        answers.fold((0, 0), |size, (rows, bytes)| (size.0 + rows as u64, size.1 + bytes as u64))
+    }
+}

@@ -1,0 +1,93 @@
+//! One aggregate over one set of values, from scratch (T17, T19, T20, T21). In: the values of the rows that count. Out: a value.
+
+use std::collections::BTreeSet;
+
+use arrow::datatypes::DataType;
+use freshet_core::{AggregateFunction, Error, ExactSum, Result, Value, add_square, variance};
+
+/// The aggregate's value. `rows` is how many rows count; `arguments` are their arguments, in any order (none for count(*)).
+/// Errors: Data where a sum does not fit `output`.
+pub fn aggregate(function: AggregateFunction, rows: usize, arguments: Option<&[Value]>, distinct: bool, output: &DataType) -> Result<Value> {
+    let Some(arguments) = arguments else {
+        assert_eq!(function, AggregateFunction::Count, "only count works without an argument");
+        return Ok(int(rows));
+    };
+    let mut values: Vec<&Value> = arguments.iter().filter(|value| !value.is_null()).collect();
+    if distinct {
+        values = values.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    }
+    if function == AggregateFunction::Count {
+        return Ok(int(values.len()));
+    }
+    if values.is_empty() {
+        return Ok(Value::Null);
+    }
+    let holds = |value: &&Value| **value == Value::Bool(true);
+    Ok(match function {
+        AggregateFunction::Count => int(values.len()),
+        AggregateFunction::Sum => return sum(&values, output),
+        AggregateFunction::Avg => Value::Float(exact_sum(&values).mean(values.len() as i64)),
+        AggregateFunction::Min => values.into_iter().min().cloned().unwrap_or(Value::Null),
+        AggregateFunction::Max => values.into_iter().max().cloned().unwrap_or(Value::Null),
+        AggregateFunction::VarSamp => spread(&values, 1, |variance| variance),
+        AggregateFunction::VarPop => spread(&values, 0, |variance| variance),
+        AggregateFunction::StddevSamp => spread(&values, 1, f64::sqrt),
+        AggregateFunction::StddevPop => spread(&values, 0, f64::sqrt),
+        AggregateFunction::BoolAnd => Value::Bool(values.iter().all(holds)),
+        AggregateFunction::BoolOr => Value::Bool(values.iter().any(holds)),
+    })
+}
+
+/// The type of an aggregate before any expression over it, as core's plan says.
+pub fn aggregate_type(function: AggregateFunction, argument: Option<&DataType>) -> DataType {
+    match (function, argument) {
+        (AggregateFunction::Count, _) => DataType::Int64,
+        (AggregateFunction::BoolAnd | AggregateFunction::BoolOr, _) => DataType::Boolean,
+        (AggregateFunction::Min | AggregateFunction::Max, Some(argument)) => argument.clone(),
+        (AggregateFunction::Sum, Some(argument)) if argument.is_unsigned_integer() => DataType::UInt64,
+        (AggregateFunction::Sum, Some(argument)) if argument.is_signed_integer() => DataType::Int64,
+        _ => DataType::Float64,
+    }
+}
+
+fn int(count: usize) -> Value {
+    Value::Int(count as i128)
+}
+
+fn sum(values: &[&Value], output: &DataType) -> Result<Value> {
+    let ints: Option<Vec<i128>> = values
+        .iter()
+        .map(|value| match value {
+            Value::Int(value) => Some(*value),
+            _ => None,
+        })
+        .collect();
+    let Some(ints) = ints else { return Ok(Value::Float(exact_sum(values).value())) };
+    let total: i128 = ints.iter().sum();
+    let fits = match output {
+        DataType::UInt64 => u64::try_from(total).is_ok(),
+        _ => i64::try_from(total).is_ok(),
+    };
+    if fits { Ok(Value::Int(total)) } else { Err(Error::data(format!("sum {total} is out of range of {output}"))) }
+}
+
+fn exact_sum(values: &[&Value]) -> ExactSum {
+    let mut sum = ExactSum::default();
+    values.iter().for_each(|value| sum.add(float(value), 1));
+    sum
+}
+
+fn spread(values: &[&Value], ddof: i64, finish: impl Fn(f64) -> f64) -> Value {
+    let mut squares = ExactSum::default();
+    values.iter().for_each(|value| add_square(&mut squares, float(value), 1));
+    variance(values.len() as i64, &exact_sum(values), &squares, ddof).map_or(Value::Null, |variance| Value::Float(finish(variance)))
+}
+
+/// Integers become floats one by one, as SQL's avg casts its argument.
+fn float(value: &Value) -> f64 {
+    match value {
+        Value::Int(value) => *value as f64,
+        Value::Float(value) => *value,
+        other => unreachable!("the planner lets no sum be taken over {other}"),
+    }
+}

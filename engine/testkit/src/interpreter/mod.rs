@@ -1,0 +1,23 @@
+//! The naive interpreter of a plan: what any node must contain at any epoch, computed from all input from scratch (C1, C1b).
+//!
+//! | file | what it answers |
+//! |---|---|
+//! | `input.rs` | which epoch each record enters at |
+//! | `content.rs` | the rows of a node at an epoch |
+//! | `feature.rs` | what a feature view answers at (q, s) |
+//! | `history.rs` | when each row of a node entered and left |
+//! | `instants.rs` | the epochs at which a node may change |
+//! | `evaluate.rs` | expressions on one row |
+
+mod content;
+mod evaluate;
+mod feature;
+mod history;
+mod input;
+mod instants;
+
+pub use content::{Content, NodeError};
+pub use evaluate::event_time_of;
+pub use feature::{KeyAnswer, worst};
+pub use history::Interpreter;
+pub use input::{Assigned, InputRow, assign_epochs};

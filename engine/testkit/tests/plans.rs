@@ -1,0 +1,222 @@
+//! A plan with every operator in it, and the input for it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use freshet_core::{
+    AggregateCall, AggregateFunction, BadData, Column, Compare, Comparison, Encode, Error, Expr, ExprRef, FeatureColumn, FeatureSpec, Format,
+    LatestSpec, Literal, LookupPart, Node, NodeId, Op, Plan, RollingAggregate, RollingSpec, SourceDef, TemporalBound, Window, WindowEdge,
+};
+use freshet_testkit::generate::{Shape, records};
+use freshet_testkit::{Interpreter, assign_epochs};
+
+pub const MS: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+
+/// Fails on 2, as a division by (v − 2) would.
+#[derive(Debug)]
+pub struct NoTwos {
+    pub column: usize,
+}
+
+impl Expr for NoTwos {
+    fn data_type(&self) -> DataType {
+        DataType::Int64
+    }
+    fn evaluate(&self, batch: &arrow::array::RecordBatch) -> freshet_core::Result<ArrayRef> {
+        let column = batch.column(self.column).as_primitive::<Int64Type>();
+        if column.iter().flatten().any(|value| value == 2) {
+            return Err(Error::data("2 is not allowed"));
+        }
+        Ok(Arc::new(column.clone()))
+    }
+    fn sql(&self) -> String {
+        format!("no_twos(#{})", self.column)
+    }
+    fn columns(&self) -> Vec<usize> {
+        vec![self.column]
+    }
+}
+
+pub fn column(schema: &SchemaRef, index: usize) -> Column {
+    Column { index, name: schema.field(index).name().clone(), data_type: schema.field(index).data_type().clone() }
+}
+
+pub fn compare(schema: &SchemaRef, index: usize, comparison: Comparison, value: i64) -> ExprRef {
+    let literal = Literal { value: Arc::new(Int64Array::from(vec![value])) as Arc<dyn Array>, text: value.to_string() };
+    Arc::new(Compare { column: column(schema, index), comparison, literal })
+}
+
+/// (k text, n int, x float, e timestamp, ok bool)
+pub fn source(name: &str) -> SourceDef {
+    let fields = [("k", DataType::Utf8), ("n", DataType::Int64), ("x", DataType::Float64), ("e", MS), ("ok", DataType::Boolean)];
+    SourceDef {
+        name: name.into(),
+        schema: Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec())),
+        event_time: Some(3),
+        watermark_delay_ms: 0,
+        lateness_ms: None,
+        arrival: None,
+        connector: "memory".into(),
+        options: Default::default(),
+        format: Format::Debezium,
+        encode: Encode::Json,
+        bad_data: BadData::DeadLetter,
+    }
+}
+
+pub fn node(plan: &mut Plan, op: Op, inputs: &[NodeId], fields: Vec<Field>) -> NodeId {
+    plan.push(Node { op, inputs: inputs.to_vec(), schema: Arc::new(Schema::new(fields)), append_only: false })
+}
+
+pub fn fields_of(plan: &Plan, id: NodeId) -> Vec<Field> {
+    plan.node(id).schema.fields().iter().map(|field| field.as_ref().clone()).collect()
+}
+
+pub fn add_source(plan: &mut Plan, def: SourceDef) -> NodeId {
+    let fields = def.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    plan.sources.push(def);
+    let source = plan.sources.len() - 1;
+    node(plan, Op::Source { source }, &[], fields)
+}
+
+pub fn aggregate_call(function: AggregateFunction, argument: usize, window: Window) -> RollingAggregate {
+    RollingAggregate { function, argument: Some(argument), filter: None, window }
+}
+
+/// A rolling view by k whose features are its aggregates.
+pub fn rolling_spec(aggregates: Vec<(RollingAggregate, DataType)>) -> RollingSpec {
+    let feature = |(index, (_, data_type)): (usize, &(RollingAggregate, DataType))| FeatureColumn {
+        name: format!("f{index}"),
+        expr: Arc::new(Column { index: index + 1, name: format!("f{index}"), data_type: data_type.clone() }),
+    };
+    RollingSpec {
+        entity: vec![0],
+        time: 3,
+        features: aggregates.iter().enumerate().map(feature).collect(),
+        aggregates: aggregates.into_iter().map(|(aggregate, _)| aggregate).collect(),
+        ttl_ms: None,
+        hop_ms: None,
+        include_now: false,
+    }
+}
+
+pub fn windows() -> [Window; 4] {
+    let edge = |offset_ms, inclusive| Some(WindowEdge { offset_ms, inclusive });
+    [
+        Window::last_ms(5_000),
+        Window { lower: edge(20_000, true), upper: None },
+        Window { lower: edge(20_000, false), upper: edge(5_000, true) },
+        Window { lower: edge(10_000, true), upper: edge(1_000, false) },
+    ]
+}
+
+pub fn some_rolling_spec() -> RollingSpec {
+    use AggregateFunction::*;
+    let [narrow, wide, middle, early] = windows();
+    let count = RollingAggregate { function: Count, argument: None, filter: None, window: narrow };
+    let filtered = RollingAggregate { filter: Some(4), ..count.clone() };
+    rolling_spec(vec![
+        (count, DataType::Int64),
+        (filtered, DataType::Int64),
+        (aggregate_call(Sum, 2, wide), DataType::Float64),
+        (aggregate_call(Avg, 1, narrow), DataType::Float64),
+        (aggregate_call(Min, 2, middle), DataType::Float64),
+        (aggregate_call(Max, 1, wide), DataType::Int64),
+        (aggregate_call(StddevSamp, 1, early), DataType::Float64),
+        (aggregate_call(BoolOr, 4, middle), DataType::Boolean),
+    ])
+}
+
+pub fn add_feature(plan: &mut Plan, input: NodeId, spec: FeatureSpec) -> NodeId {
+    let mut fields = vec![Field::new("k", DataType::Utf8, true)];
+    match &spec {
+        FeatureSpec::Rolling(rolling) => {
+            fields.extend(rolling.features.iter().map(|feature| Field::new(&feature.name, feature.expr.data_type(), true)))
+        }
+        FeatureSpec::Latest(latest) => fields.extend(latest.features.iter().map(|column| plan.node(input).schema.field(*column).clone())),
+    }
+    node(plan, Op::Feature { spec, eager: true }, &[input], fields)
+}
+
+pub fn latest_spec() -> LatestSpec {
+    LatestSpec { entity: vec![0], time: 3, features: vec![1, 2], ttl_ms: Some(15_000), include_now: false }
+}
+
+/// Every operator over two sources; a view over each.
+pub fn every_operator() -> Plan {
+    use AggregateFunction::*;
+    let mut plan = Plan { clock: freshet_core::ClockKind::Event, ..Plan::default() };
+    let (left, right) = (add_source(&mut plan, source("left")), add_source(&mut plan, source("right")));
+    let schema = plan.node(left).schema.clone();
+    let same = fields_of(&plan, left);
+    let conjuncts = vec![compare(&schema, 1, Comparison::Less, 3), Arc::new(NotTwo { inner: NoTwos { column: 1 } }) as ExprRef];
+    let filter = node(&mut plan, Op::Filter { conjuncts }, &[left], same.clone());
+    let mut exprs: Vec<ExprRef> = (0..5).map(|index| Arc::new(column(&schema, index)) as ExprRef).collect();
+    exprs[1] = Arc::new(NoTwos { column: 1 });
+    let project = node(&mut plan, Op::Project { exprs }, &[right], same.clone());
+    let bounds = vec![
+        TemporalBound { column: 3, offset_ns: 4_000_000_000, comparison: Comparison::Greater },
+        TemporalBound { column: 3, offset_ns: -1_000_000_000, comparison: Comparison::LessOrEqual },
+    ];
+    let temporal = node(&mut plan, Op::TemporalFilter { bounds }, &[left], same.clone());
+    let union = node(&mut plan, Op::Union, &[filter, project, temporal], same.clone());
+    let residual = vec![compare(&schema, 1, Comparison::Greater, 0)];
+    let both = same.iter().chain(&same).cloned().collect();
+    let join = node(&mut plan, Op::Join { left_keys: vec![0], right_keys: vec![0], residual }, &[filter, right], both);
+    let call = |function, argument, distinct| AggregateCall { function, argument, distinct, filter: None };
+    let calls = vec![call(Count, None, false), call(Sum, Some(2), false), call(Sum, Some(1), true), call(Max, Some(2), false)];
+    let types = [DataType::Int64, DataType::Float64, DataType::Int64, DataType::Float64];
+    let columns: Vec<Field> = types.iter().enumerate().map(|(index, data_type)| Field::new(format!("a{index}"), data_type.clone(), true)).collect();
+    let grouped = [vec![same[0].clone()], columns.clone()].concat();
+    let aggregate = node(&mut plan, Op::Aggregate { keys: vec![0], calls: calls.clone() }, &[union], grouped);
+    let total = node(&mut plan, Op::Aggregate { keys: vec![], calls }, &[join], columns);
+    let rolling = add_feature(&mut plan, left, FeatureSpec::Rolling(RollingSpec { ttl_ms: Some(30_000), ..some_rolling_spec() }));
+    let hopping = RollingSpec { hop_ms: Some(2_500), ..some_rolling_spec() };
+    let hopping = add_feature(&mut plan, filter, FeatureSpec::Rolling(hopping));
+    let including = RollingSpec { include_now: true, ..some_rolling_spec() };
+    let including = add_feature(&mut plan, left, FeatureSpec::Rolling(including));
+    let latest = add_feature(&mut plan, temporal, FeatureSpec::Latest(latest_spec()));
+    let mut looked_up = fields_of(&plan, right);
+    looked_up.extend(["f0", "f2"].map(|name| Field::new(name, DataType::Float64, true)));
+    looked_up.push(Field::new("n", DataType::Int64, true));
+    looked_up.push(Field::new("status", DataType::Utf8, true));
+    looked_up.push(Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, None), true));
+    looked_up[5] = Field::new("f0", DataType::Int64, true);
+    let parts = vec![LookupPart { keys: vec![0], columns: vec![1, 3] }, LookupPart { keys: vec![0], columns: vec![1] }];
+    node(&mut plan, Op::Lookup { parts }, &[right, rolling, latest], looked_up);
+    let _ = (aggregate, total, hopping, including);
+    plan.validate().unwrap();
+    plan
+}
+
+/// True unless it fails.
+#[derive(Debug)]
+struct NotTwo {
+    inner: NoTwos,
+}
+
+impl Expr for NotTwo {
+    fn data_type(&self) -> DataType {
+        DataType::Boolean
+    }
+    fn evaluate(&self, batch: &arrow::array::RecordBatch) -> freshet_core::Result<ArrayRef> {
+        self.inner.evaluate(batch)?;
+        Ok(Arc::new(arrow::array::BooleanArray::from(vec![true; batch.num_rows()])))
+    }
+    fn sql(&self) -> String {
+        "not_two".into()
+    }
+    fn columns(&self) -> Vec<usize> {
+        self.inner.columns()
+    }
+}
+
+/// The plan over random input for each of its sources.
+pub fn interpret(plan: &Plan, seed: u64, shape: &Shape) -> Interpreter {
+    let inputs = plan.sources.iter().enumerate().map(|(index, def)| {
+        let records = records(seed * 31 + index as u64, def, shape);
+        assign_epochs(def, index, &records).unwrap().rows
+    });
+    Interpreter::new(plan, inputs.collect())
+}

@@ -3,19 +3,8 @@
 use super::Report;
 use super::code::{line_of, words};
 
-const WORDS: [&str; 11] = [
-    "Mutex",
-    "RwLock",
-    "Condvar",
-    "Barrier",
-    "JoinHandle",
-    "mpsc",
-    "sync_channel",
-    "crossbeam",
-    "crossbeam_channel",
-    "parking_lot",
-    "OnceLock",
-];
+const WORDS: [&str; 11] =
+    ["Mutex", "RwLock", "Condvar", "Barrier", "JoinHandle", "mpsc", "sync_channel", "crossbeam", "crossbeam_channel", "parking_lot", "OnceLock"];
 
 pub fn check(path: &str, code: &str, report: &mut Report) {
     if !path.starts_with("engine/src/") || path.starts_with("engine/src/bridge/") || path == "engine/src/metrics.rs" {

@@ -3,11 +3,12 @@
 
 In: the folder that prepare.py wrote, and the file of the sink `questions_out` (Debezium JSON lines).
 Out: exit code 0 if every sampled value is equal bit for bit, 1 with the first differences if not.
-Shares nothing with the engine: a question at q counts the departures of its key with q - w < e < q, over all of them.
-A source's epochs equal its event times here, because every file is in event-time order and in whole milliseconds.
+Shares nothing with the engine: a question at q counts the departures of its key with q - w < e < q, anew for every question.
+Python 3.10 or later. A source's epochs equal its event times here, because every file is in event-time order and in whole milliseconds.
 """
 
 import argparse
+import bisect
 import calendar
 import json
 import math
@@ -71,7 +72,7 @@ def read(folder, name):
 
 
 def by_key(rows, column):
-    """The rows of each key, in file order."""
+    """The rows of each key, in file order, which is the order of event time."""
     groups = {}
     for row in rows:
         groups.setdefault(row[column], []).append(row)
@@ -113,11 +114,13 @@ def features(schedule, departures, weather):
 
 def load(name, key, q, departures):
     """Counts and mean delays of one key in each window. A key that is unknown or forgotten has only NULLs."""
-    seen = [row for row in departures.get(key, []) if row["dep_time"] < q] if key is not None else []
-    known = bool(seen) and q - max(row["dep_time"] for row in seen) <= LOAD_HORIZON
+    rows = departures.get(key, []) if key is not None else []
+    end = bisect.bisect_left(rows, q, key=lambda row: row["dep_time"])
+    known = end > 0 and q - rows[end - 1]["dep_time"] <= LOAD_HORIZON
     expected = {}
     for suffix, width in WINDOWS.items():
-        delays = [row["dep_delay"] for row in seen if row["dep_time"] > q - width]
+        begin = bisect.bisect_right(rows, q - width, key=lambda row: row["dep_time"])
+        delays = [row["dep_delay"] for row in rows[begin:end]]
         expected[f"{name}_departures_{suffix}"] = len(delays) if known else None
         # fsum rounds once; the delays are whole minutes, so that the quotient is the correctly rounded mean.
         expected[f"{name}_delay_{suffix}"] = math.fsum(delays) / len(delays) if known and delays else None

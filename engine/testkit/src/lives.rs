@@ -29,12 +29,12 @@ pub struct Life<R> {
 impl<R> Life<R> {
     /// Whether an answer that has seen exactly the arrivals below `cut` holds this row.
     pub fn is_seen_below(&self, cut: Epoch) -> bool {
-        self.entered < cut && !self.left.is_some_and(|left| left < cut)
+        self.entered < cut && self.left.is_none_or(|left| left >= cut)
     }
 
     /// Whether the row is there when epoch `t` is complete.
     pub fn is_at(&self, t: Epoch) -> bool {
-        self.entered <= t && !self.left.is_some_and(|left| left <= t)
+        self.entered <= t && self.left.is_none_or(|left| left > t)
     }
 }
 

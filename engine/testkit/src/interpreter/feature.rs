@@ -23,7 +23,7 @@ pub struct KeyAnswer {
     pub values: Vec<Value>,
     /// One per feature.
     pub statuses: Vec<Status>,
-    /// Of the key: PRESENT, OUTSIDE_MAX_AGE or NOT_FOUND, whatever its features are.
+    /// Of the key: PRESENT, OUTSIDE_MAX_AGE or NOT_FOUND; ERROR if one of its features could not be computed.
     pub status: Status,
     pub e_last: Option<EventTime>,
     /// Feature and message where one could not be computed.
@@ -180,10 +180,8 @@ impl Interpreter {
             for (part, view) in parts.iter().zip(&inputs[1..]) {
                 let key = pick(&life.row, &part.keys);
                 let answer = self.lookup(*view, &key, ReadPoint::at(life.entered));
-                let of_part = part.columns.iter().map(|column| self.lookup_cell(&key, &answer, *column));
-                let (cells, of_part): (Vec<Value>, Vec<Status>) = of_part.unzip();
-                row.extend(cells);
-                statuses.push(worst(of_part.into_iter().chain([answer.status])));
+                row.extend(part.columns.iter().map(|column| lookup_cell(&key, &answer, *column)));
+                statuses.push(answer.status);
                 e_last = e_last.max(answer.e_last);
             }
             row.push(Value::Text(worst(statuses).name().to_string()));
@@ -192,14 +190,14 @@ impl Interpreter {
         };
         self.lives(inputs[0]).iter().map(answered).collect()
     }
+}
 
-    /// A column of the view's schema: the entity of a key that was found, or a feature.
-    fn lookup_cell(&self, key: &[Value], answer: &KeyAnswer, column: usize) -> (Value, Status) {
-        match column.checked_sub(key.len()) {
-            Some(feature) => (answer.values[feature].clone(), answer.statuses[feature]),
-            None if answer.status == Status::NotFound => (Value::Null, Status::NotFound),
-            None => (key[column].clone(), Status::Present),
-        }
+/// A column of the view's schema: the entity of a key that was found, or a feature.
+fn lookup_cell(key: &[Value], answer: &KeyAnswer, column: usize) -> Value {
+    match column.checked_sub(key.len()) {
+        Some(feature) => answer.values[feature].clone(),
+        None if answer.status == Status::NotFound => Value::Null,
+        None => key[column].clone(),
     }
 }
 
@@ -219,6 +217,7 @@ fn answer_of(cells: Vec<Result<Value, String>>, e_last: EventTime) -> KeyAnswer 
         });
         answer.values.push(cell.unwrap_or_else(|message| {
             answer.errors.push((feature, message));
+            answer.status = Status::Error;
             Value::Null
         }));
     }

@@ -90,7 +90,7 @@ impl FeatureModel {
         }
         let columns: Vec<(Value, Status)> = match &self.kind {
             ViewKind::Rolling(aggregates) => aggregates.iter().map(|aggregate| self.rolling_column(aggregate, visible, q)).collect(),
-            ViewKind::Latest => latest(visible).into_iter().map(|value| with_status(value.clone())).collect(),
+            ViewKind::Latest => latest(visible).iter().map(|value| with_status(value.clone())).collect(),
         };
         let (values, statuses) = columns.into_iter().unzip();
         Answer { values, statuses, e_last: Some(e_last) }

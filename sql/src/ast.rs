@@ -33,7 +33,7 @@ impl PartialEq for Place {
 pub struct Statement {
     pub body: Stmt,
     pub place: Place,
-    /// The user's own text, variables filled in, without the closing semicolon.
+    /// The user's own text, variables not filled in, without the closing semicolon.
     pub text: String,
 }
 
@@ -239,7 +239,7 @@ pub fn find_option<'a>(options: &'a [OptionEntry], name: &str) -> Option<&'a Opt
     options.iter().find(|option| option.name == name)
 }
 
-/// A length of time in fixed units, as the user wrote it. At least one part; never zero parts.
+/// A length of time in fixed units, as the user wrote it. At least one part.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Duration {
     pub parts: Vec<(u64, Unit)>,

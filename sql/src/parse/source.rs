@@ -1,0 +1,234 @@
+//! `CREATE SOURCE (…) WITH (…) FORMAT … ENCODE …`, and its other spelling `CREATE TABLE … WITH (connector = …)`.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::Result;
+use super::cursor::Cursor;
+use crate::ast::{Column, CreateSource, Duration, Ident, Place, Stmt, Watermark, find_option, normal_name};
+use crate::error::{SqlError, nearest};
+use crate::options;
+
+/// What stands between the brackets, in the order the user likes.
+#[derive(Default)]
+struct Elements {
+    columns: Vec<Column>,
+    primary_key: Vec<Ident>,
+    watermark: Option<Watermark>,
+    lateness: Option<Duration>,
+    arrival: Option<Ident>,
+}
+
+pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
+    cursor.expect("SOURCE")?;
+    let if_not_exists = cursor.if_not_exists();
+    let name = cursor.single_name("the name of the source")?;
+    let elements = elements(cursor, &name)?;
+    if cursor.word(0) == "INCLUDE" {
+        return Err(cursor.error_here("INCLUDE is not supported yet").help("leave it out"));
+    }
+    if cursor.word(0) != "WITH" {
+        return Err(cursor.error_expected("WITH").help("say where its rows are: WITH (connector = 'file', …)"));
+    }
+    let options = options::list(cursor)?;
+    options::require_connector(cursor, &options, &name, "source")?;
+    let encoding = options::encoding(cursor)?;
+    finish(cursor, CreateSource { options, encoding, ..source(name, if_not_exists, elements) })
+}
+
+/// Flink's and Arroyo's spelling. The statement that comes out is CREATE SOURCE.
+pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
+    let table = cursor.place();
+    cursor.expect("TABLE")?;
+    let if_not_exists = cursor.if_not_exists();
+    let name = cursor.single_name("the name of the table")?;
+    let elements = elements(cursor, &name)?;
+    if cursor.word(0) == "PARTITIONED" {
+        return Err(cursor.error_here("PARTITIONED BY is not supported yet").help("leave it out"));
+    }
+    let mut options = if cursor.word(0) == "WITH" { options::list(cursor)? } else { Vec::new() };
+    if find_option(&options, "connector").is_none() {
+        let error = cursor.error_at(table, "CREATE TABLE without a connector is not supported yet");
+        return Err(error.help("a table with WITH (connector = …, format = …) is a source; stored tables are still to come"));
+    }
+    options::require_connector(cursor, &options, &name, "table")?;
+    let from_option = options::take_format_option(cursor, &mut options)?;
+    let encoding = match (from_option, options::encoding(cursor)?) {
+        (Some(_), Some(clause)) => {
+            return Err(cursor.error_at(clause.place, "FORMAT stands twice: as an option and as a clause").help("leave one of them out"));
+        }
+        (option, clause) => option.or(clause),
+    };
+    finish(cursor, CreateSource { options, encoding, ..source(name, if_not_exists, elements) })
+}
+
+fn source(name: Ident, if_not_exists: bool, elements: Elements) -> CreateSource {
+    let Elements { columns, primary_key, watermark, lateness, arrival } = elements;
+    CreateSource { name, if_not_exists, columns, primary_key, watermark, lateness, arrival, options: Vec::new(), encoding: None }
+}
+
+/// Every name that a clause uses must be a column.
+fn finish(cursor: &Cursor, source: CreateSource) -> Result<Stmt> {
+    cursor.unique(source.columns.iter().map(|column| &column.name), "column")?;
+    let used = source.primary_key.iter().chain(source.watermark.iter().map(|watermark| &watermark.column)).chain(&source.arrival);
+    for name in used {
+        let known: Vec<String> = source.columns.iter().map(|column| normal_name(&column.name)).collect();
+        if !known.contains(&normal_name(name)) {
+            let error = cursor.error_at(Place(name.span), format!("column {name} is not declared in {}", source.name));
+            return Err(match nearest(&normal_name(name), known.iter().map(String::as_str)) {
+                Some(close) => error.help(format!("did you mean {close}?")),
+                None => error.help(format!("columns are {}", known.join(", "))),
+            });
+        }
+    }
+    Ok(Stmt::CreateSource(source))
+}
+
+fn elements(cursor: &mut Cursor, name: &Ident) -> Result<Elements> {
+    if *cursor.token() != Token::LParen {
+        let help = format!("a source declares its columns: {name} (column TYPE, …)");
+        return Err(cursor.error_expected("(").help(help));
+    }
+    let start = cursor.place();
+    let mut elements = Elements::default();
+    cursor.list(|cursor| element(cursor, &mut elements))?;
+    if elements.columns.is_empty() {
+        return Err(cursor.error_at(start, format!("{name} has no columns")).help("declare at least one: column TYPE"));
+    }
+    Ok(elements)
+}
+
+fn element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
+    match (cursor.word(0).as_str(), cursor.word(1).as_str()) {
+        ("WATERMARK", "FOR") => watermark(cursor, elements)?,
+        ("LATENESS", "INTERVAL") => {}
+        ("LATENESS", "") if matches!(cursor.found_nth(1).chars().next(), Some('\'')) => {}
+        ("ARRIVAL", "FOR") => {}
+        ("PRIMARY", "KEY") => return primary_key(cursor, elements),
+        ("UNIQUE" | "CHECK" | "FOREIGN" | "CONSTRAINT", _) if !matches!(cursor.found_nth(1).as_str(), "," | ")") => {
+            return Err(cursor.error_here(format!("{} is not supported for a source", cursor.word(0))).help("leave it out; filter in a view"));
+        }
+        _ => return column_element(cursor, elements),
+    }
+    // LATENESS and ARRIVAL FOR follow the watermark directly or stand as elements of their own.
+    loop {
+        let place = cursor.place();
+        if cursor.eat(&["LATENESS"]) {
+            once(cursor, elements.lateness.is_some(), place, "LATENESS")?;
+            elements.lateness = Some(options::duration(cursor, "LATENESS")?);
+        } else if cursor.eat(&["ARRIVAL"]) {
+            cursor.expect("FOR")?;
+            once(cursor, elements.arrival.is_some(), place, "ARRIVAL FOR")?;
+            elements.arrival = Some(cursor.name("a column")?);
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+fn once(cursor: &Cursor, given: bool, place: Place, clause: &str) -> Result<()> {
+    if given { Err(cursor.error_at(place, format!("{clause} stands twice")).help("a source has one; leave the other out")) } else { Ok(()) }
+}
+
+/// `WATERMARK FOR column [AS column - INTERVAL '…']`.
+fn watermark(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
+    let place = cursor.place();
+    cursor.eat(&["WATERMARK", "FOR"]);
+    once(cursor, elements.watermark.is_some(), place, "WATERMARK")?;
+    let column = cursor.name("a column")?;
+    let mut delay = None;
+    if cursor.eat(&["AS"]) {
+        let place = cursor.place();
+        let wrong = |cursor: &Cursor| -> SqlError {
+            let error = cursor.error_at(place, format!("the watermark of {column} is not {column} or {column} - INTERVAL"));
+            error.help(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5 minutes'"))
+        };
+        match cursor.token() {
+            Token::Word(_) => {}
+            _ => return Err(wrong(cursor)),
+        }
+        let base = cursor.name("a column")?;
+        if normal_name(&base) != normal_name(&column) {
+            return Err(wrong(cursor));
+        }
+        if cursor.eat_token(&Token::Minus) {
+            delay = Some(options::duration(cursor, "the watermark's delay")?);
+        }
+        if !matches!(cursor.token(), Token::Comma | Token::RParen) && !matches!(cursor.word(0).as_str(), "LATENESS" | "ARRIVAL") {
+            return Err(wrong(cursor));
+        }
+    }
+    elements.watermark = Some(Watermark { column, delay });
+    Ok(())
+}
+
+fn primary_key(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
+    let place = cursor.place();
+    cursor.eat(&["PRIMARY", "KEY"]);
+    once(cursor, !elements.primary_key.is_empty(), place, "PRIMARY KEY")?;
+    elements.primary_key = cursor.names("column")?;
+    not_enforced(cursor)
+}
+
+fn not_enforced(cursor: &mut Cursor) -> Result<()> {
+    if cursor.eat(&["NOT", "ENFORCED"]) {
+        return Ok(());
+    }
+    Err(cursor.error_expected("NOT ENFORCED after PRIMARY KEY").help("a source's key is not checked, and says so: PRIMARY KEY (…) NOT ENFORCED"))
+}
+
+fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
+    let column = declared_name(cursor)?;
+    if cursor.word(0) == "AS" {
+        return Err(cursor.error_here(format!("the computed column {column} is not supported yet")).help("compute it in a view over the source"));
+    }
+    let (data_type, data_type_place) = cursor.data_type(&column)?;
+    let mut not_null = false;
+    loop {
+        let place = cursor.place();
+        if cursor.eat(&["NOT", "NULL"]) {
+            not_null = true;
+        } else if cursor.eat(&["NULL"]) {
+            // The default, said aloud.
+        } else if cursor.eat(&["PRIMARY", "KEY"]) {
+            once(cursor, !elements.primary_key.is_empty(), place, "PRIMARY KEY")?;
+            elements.primary_key = vec![column.clone()];
+            not_enforced(cursor)?;
+        } else {
+            break;
+        }
+    }
+    if matches!(cursor.word(0).as_str(), "METADATA" | "GENERATED" | "DEFAULT" | "CHECK" | "UNIQUE" | "REFERENCES" | "COMMENT" | "COLLATE") {
+        let word = cursor.word(0);
+        return Err(cursor.error_here(format!("{word} of a source's column is not supported yet")).help("leave it out"));
+    }
+    elements.columns.push(Column { name: column, data_type, data_type_place, not_null });
+    Ok(())
+}
+
+/// A column may have any name but one that would read as another element, so TIMESTAMP and WINDOWS are fine here.
+fn declared_name(cursor: &mut Cursor) -> Result<Ident> {
+    match cursor.token() {
+        Token::Word(word) if !matches!(cursor.word(1).as_str(), "FOR" | "INTERVAL") || cursor.word(0).is_empty() => {
+            let word = word.clone();
+            Ok(word.into_ident(cursor.next_token().span))
+        }
+        Token::Word(_) => {
+            let error = cursor.error_here(format!("{} {} starts no element of a source", cursor.word(0), cursor.word(1)));
+            Err(match nearest(&cursor.word(0), ["WATERMARK", "LATENESS", "ARRIVAL"]) {
+                Some(close) => error.help(format!("did you mean {close}?")),
+                None => error.help("elements are columns, WATERMARK FOR, LATENESS, ARRIVAL FOR and PRIMARY KEY"),
+            })
+        }
+        _ => cursor.name("a column"),
+    }
+}
+
+/// `name TYPE` of a REQUEST list.
+pub fn request_column(cursor: &mut Cursor) -> Result<Column> {
+    let name = declared_name(cursor)?;
+    let (data_type, data_type_place) = cursor.data_type(&name)?;
+    if cursor.word(0) == "NOT" {
+        return Err(cursor.error_here("NOT NULL of a request column is not supported").help("a column that the request leaves out is NULL"));
+    }
+    Ok(Column { name, data_type, data_type_place, not_null: false })
+}

@@ -1,0 +1,41 @@
+//! `CREATE [OR REPLACE] VIEW` and `CREATE MATERIALIZED VIEW [IF NOT EXISTS]`.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::Result;
+use super::cursor::Cursor;
+use crate::ast::{CreateMaterializedView, CreateView, Ident, Stmt};
+
+pub fn parse(cursor: &mut Cursor, or_replace: bool) -> Result<Stmt> {
+    cursor.expect("VIEW")?;
+    if cursor.word(0) == "IF" && cursor.word(1) == "NOT" {
+        return Err(cursor.error_here("IF NOT EXISTS is not supported for CREATE VIEW").help("write CREATE OR REPLACE VIEW"));
+    }
+    let name = name(cursor)?;
+    cursor.expect("AS")?;
+    Ok(Stmt::CreateView(CreateView { name, or_replace, query: cursor.query()? }))
+}
+
+pub fn parse_materialized(cursor: &mut Cursor) -> Result<Stmt> {
+    cursor.expect("MATERIALIZED")?;
+    cursor.expect("VIEW")?;
+    let if_not_exists = cursor.if_not_exists();
+    let name = name(cursor)?;
+    cursor.expect("AS")?;
+    Ok(Stmt::CreateMaterializedView(CreateMaterializedView { name, if_not_exists, query: cursor.query()? }))
+}
+
+fn name(cursor: &mut Cursor) -> Result<Ident> {
+    let name = cursor.single_name("the name of the view")?;
+    if *cursor.token() == Token::LParen {
+        let error = cursor.error_here("a view's column list is not supported");
+        return Err(error.help("name the columns in the query: SELECT expression AS name"));
+    }
+    if cursor.word(0) == "WITH" {
+        return Err(cursor.error_here("WITH options of a view are not supported yet").help("leave them out"));
+    }
+    if cursor.word(0) == "PRIMARY" {
+        return Err(cursor.error_here("PRIMARY KEY of a view is not supported yet").help("leave it out"));
+    }
+    Ok(name)
+}

@@ -1,1 +1,32 @@
-//! x
+//! Serves a running pipeline on loopback: Arrow Flight SQL, Flight lookups, HTTP. Sees the core only; SQL comes in through [`Queries`].
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `server.rs` | the two listeners and their end |
+//! | `flight/` | Flight SQL and plain Flight |
+//! | `http/` | health, metrics, status, Feast's lookups |
+//! | `lookup.rs` | one feature lookup, whoever asks |
+//! | `ask.rs` | what a path or a ticket may ask for |
+//! | `query.rs` | the seam to the SQL planner |
+//! | `wire.rs`, `columns.rs` | Arrow out, columns in |
+//! | `histogram.rs`, `pulse.rs` | what is measured here |
+//! | `limits.rs` | every bound, with its reason |
+//! | `error.rs` | errors as gRPC and HTTP say them |
+#![forbid(unsafe_code)]
+
+mod ask;
+mod columns;
+mod error;
+mod flight;
+mod histogram;
+mod http;
+pub mod limits;
+mod lookup;
+mod pulse;
+mod query;
+mod server;
+mod wire;
+
+pub use ask::{FeaturesAsk, Mode, parse_mode};
+pub use query::{Prepared, Queries, QueryAnswer};
+pub use server::{Server, ServerConfig};

@@ -1,0 +1,194 @@
+//! What may be asked over plain Flight. In: descriptor paths, command bytes, ticket bytes. Out: one request, or an error with the forms
+//! that are understood. Three forms of a ticket or command: JSON, our own statement ticket, SQL text.
+
+use freshet_core::{Epoch, Error, ReadMode, Result};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+/// One request for rows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// Features of the keys in the request.
+    Features(FeaturesAsk),
+    /// The content of a view.
+    View { view: String, as_of: Option<Epoch> },
+    /// A SELECT.
+    Sql(String),
+}
+
+/// A lookup as JSON or as a path, for example `{"features": "delay", "keys": {"origin": ["EWR"]}, "mode": "consistent"}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeaturesAsk {
+    #[serde(rename = "features")]
+    pub service: String,
+    /// Lists by column; a DoExchange brings batches instead.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub keys: serde_json::Map<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Milliseconds since 1970; alone or with mode `as_of`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<u64>,
+    /// Adds a column `<name>__status` for each output column.
+    #[serde(default)]
+    pub status: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    Fresh,
+    Consistent,
+    RequestTime,
+    AsOf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ViewAsk {
+    view: String,
+    as_of: Option<u64>,
+}
+
+/// The name of a read mode in requests and answers.
+pub fn mode_name(mode: ReadMode) -> &'static str {
+    match mode {
+        ReadMode::Fresh => "fresh",
+        ReadMode::Consistent => "consistent",
+        ReadMode::RequestTime => "request_time",
+        ReadMode::AsOf(_) => "as_of",
+    }
+}
+
+impl FeaturesAsk {
+    pub fn of(service: &str) -> FeaturesAsk {
+        FeaturesAsk { service: service.to_string(), keys: serde_json::Map::new(), mode: None, as_of: None, status: false }
+    }
+
+    /// Errors: Invalid if `mode` and `as_of` do not go together.
+    pub fn read_mode(&self) -> Result<ReadMode> {
+        match (self.mode, self.as_of) {
+            (None | Some(Mode::AsOf), Some(epoch)) => Ok(ReadMode::AsOf(Epoch(epoch))),
+            (Some(Mode::AsOf), None) => Err(Error::invalid("mode as_of needs as_of=<milliseconds since 1970>")),
+            (Some(_), Some(_)) => Err(Error::invalid("as_of goes with mode as_of only")),
+            (None | Some(Mode::Fresh), None) => Ok(ReadMode::Fresh),
+            (Some(Mode::Consistent), None) => Ok(ReadMode::Consistent),
+            (Some(Mode::RequestTime), None) => Ok(ReadMode::RequestTime),
+        }
+    }
+
+    /// `["features", service, options…]` with the options `status`, `mode=…` and `as_of=…`.
+    fn from_path(service: &str, options: &[String]) -> Result<FeaturesAsk> {
+        let mut ask = FeaturesAsk::of(service);
+        for option in options {
+            match option.split_once('=') {
+                None if option == "status" => ask.status = true,
+                Some(("mode", mode)) => ask.mode = Some(parse_mode(mode)?),
+                Some(("as_of", epoch)) => ask.as_of = Some(epoch.parse().map_err(|_| Error::invalid(format!("as_of={epoch} is not a number")))?),
+                _ => return Err(Error::invalid(format!("unknown path element {option}; known: status, mode=…, as_of=…"))),
+            }
+        }
+        ask.read_mode()?;
+        Ok(ask)
+    }
+}
+
+/// Errors: Invalid, naming the modes there are.
+pub fn parse_mode(text: &str) -> Result<Mode> {
+    serde_json::from_value(text.into())
+        .map_err(|_| Error::invalid(format!("unknown read mode {text}; known: fresh, consistent, request_time, as_of")))
+}
+
+impl Ask {
+    /// `[view]`, `["view", name]` or `["features", service, …]`.
+    pub fn from_path(path: &[String]) -> Result<Ask> {
+        match path {
+            [first, service, options @ ..] if first == "features" => Ok(Ask::Features(FeaturesAsk::from_path(service, options)?)),
+            [first, view] if first == "view" => Ok(Ask::View { view: view.clone(), as_of: None }),
+            [view] => Ok(Ask::View { view: view.clone(), as_of: None }),
+            _ => Err(Error::invalid("a path is [view], [\"view\", name] or [\"features\", service, \"status\"?, \"mode=…\"?, \"as_of=…\"?]")),
+        }
+    }
+
+    /// Command or ticket bytes that are not Flight SQL: JSON or SQL text.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Ask> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Error::invalid("a ticket is JSON, SQL text or what GetFlightInfo returned"))?.trim();
+        if !text.starts_with('{') {
+            return if text.is_empty() { Err(Error::invalid("the ticket is empty")) } else { Ok(Ask::Sql(text.to_string())) };
+        }
+        let json: serde_json::Value = serde_json::from_str(text).map_err(|error| Error::invalid(format!("the ticket is not JSON: {error}")))?;
+        let understand = |error: serde_json::Error| Error::invalid(format!("the ticket is not understood: {error}"));
+        if json.get("features").is_some() {
+            let ask: FeaturesAsk = serde_json::from_value(json).map_err(understand)?;
+            ask.read_mode()?;
+            Ok(Ask::Features(ask))
+        } else if json.get("view").is_some() {
+            let ask: ViewAsk = serde_json::from_value(json).map_err(understand)?;
+            Ok(Ask::View { view: ask.view, as_of: ask.as_of.map(Epoch) })
+        } else {
+            Err(Error::invalid("a JSON ticket has \"features\": service and \"keys\", or \"view\": name"))
+        }
+    }
+}
+
+/// True if the bytes are a Flight SQL command or ticket: a protobuf Any with a type of that protocol. The blanket service decodes
+/// whatever comes as Any and fails on all else, so this must be asked first.
+pub fn is_flight_sql(bytes: &[u8]) -> bool {
+    arrow_flight::sql::Any::decode(bytes).is_ok_and(|any| any.type_url.starts_with("type.googleapis.com/arrow.flight.protocol.sql."))
+}
+
+/// What the ticket of a statement holds: all that is needed to answer it, in any process, at the epoch of its FlightInfo.
+#[derive(Clone, PartialEq, Message)]
+pub struct StatementTicket {
+    #[prost(string, tag = "1")]
+    pub sql: String,
+    #[prost(uint64, optional, tag = "2")]
+    pub epoch: Option<u64>,
+    /// An Arrow IPC stream with the parameter rows; empty if there are none.
+    #[prost(bytes = "vec", tag = "3")]
+    pub parameters: Vec<u8>,
+    /// The answer computed for the FlightInfo, if it is still kept.
+    #[prost(uint64, tag = "4")]
+    pub answer: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(parts: &[&str]) -> Result<Ask> {
+        Ask::from_path(&parts.iter().map(|part| part.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn paths_name_views_and_services() {
+        assert_eq!(path(&["delays"]).unwrap(), Ask::View { view: "delays".into(), as_of: None });
+        assert_eq!(path(&["view", "features"]).unwrap(), Ask::View { view: "features".into(), as_of: None });
+        let Ask::Features(ask) = path(&["features", "delay", "status", "as_of=12"]).unwrap() else { panic!("a lookup") };
+        assert!(ask.status);
+        assert_eq!(ask.read_mode().unwrap(), ReadMode::AsOf(Epoch(12)));
+        for wrong in [
+            &["features", "delay", "fast"][..],
+            &["features", "delay", "mode=now"],
+            &["features", "delay", "mode=fresh", "as_of=1"],
+            &[],
+            &["a", "b"],
+        ] {
+            assert!(path(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn plain_tickets_are_json_or_sql_and_never_taken_for_flight_sql() {
+        assert_eq!(Ask::from_bytes(b"SELECT 1").unwrap(), Ask::Sql("SELECT 1".into()));
+        assert_eq!(Ask::from_bytes(br#"{"view": "v", "as_of": 5}"#).unwrap(), Ask::View { view: "v".into(), as_of: Some(Epoch(5)) });
+        assert!(matches!(Ask::from_bytes(br#"{"features": "s", "keys": {"k": 1}, "mode": "consistent"}"#).unwrap(), Ask::Features(_)));
+        for plain in [&b"SELECT 1"[..], b"{\"view\": \"v\"}", b"", b"x"] {
+            assert!(!is_flight_sql(plain));
+        }
+        for wrong in [&b"{"[..], b"{}", b"", b"{\"view\": 1}", b"{\"features\": \"s\", \"keyz\": {}}", b"\xff\xfe"] {
+            assert!(Ask::from_bytes(wrong).is_err());
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! HTTP: health, metrics, status and feature lookups.
+//!
+//! | file | what |
+//! |---|---|
+//! | `router.rs` | the paths and the limits around them |
+//! | `listen.rs` | connections: how many, how long |
+//! | `health.rs` | `/healthz`, `/readyz` |
+//! | `metrics.rs` | `/metrics` |
+//! | `status.rs` | `/v1/status` and the page that shows it |
+//! | `online.rs` | `/get-online-features`, as Feast's |
+mod health;
+mod listen;
+mod metrics;
+mod online;
+mod router;
+mod status;
+
+pub use health::reasons_not_ready;
+pub use listen::listen;
+pub use router::{HttpState, router};

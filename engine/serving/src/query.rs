@@ -1,0 +1,31 @@
+//! The seam to SQL: this crate moves statements and answers, and never sees the planner behind them.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use freshet_core::{Epoch, ReadPoint, Result};
+
+/// What a statement will answer and what it takes, before it runs.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    pub schema: SchemaRef,
+    /// One field per `?` or `$n`, in order.
+    pub parameters: SchemaRef,
+}
+
+/// The rows of a statement, all read at one point.
+#[derive(Debug, Clone)]
+pub struct QueryAnswer {
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+    pub point: ReadPoint,
+}
+
+/// Plans and runs read-only statements. Both methods block; callers put them on a thread that may.
+pub trait Queries: Send + Sync {
+    /// Errors: Invalid with the place in the text; anything but a query is refused here.
+    fn prepare(&self, sql: &str) -> Result<Prepared>;
+
+    /// Runs the statement once per parameter row and appends the answers; without parameters once. All of it is read at one
+    /// epoch: `at`, or the last complete one. Errors: Invalid (also an epoch that is no longer kept), Data (a failing expression).
+    fn run(&self, sql: &str, parameters: Option<&RecordBatch>, at: Option<Epoch>) -> Result<QueryAnswer>;
+}

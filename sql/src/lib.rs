@@ -1,7 +1,32 @@
 //! SQL text to an index-based plan. In: scripts. Out: `freshet_core::Plan` without DataFusion types, or errors with line and column.
 
 pub mod ast;
+pub mod batch;
+mod bind;
+mod check;
+mod compile;
+mod context;
+mod define;
+mod dialect;
 mod error;
+mod execute;
+mod explain;
+mod expr;
+mod fold;
+mod lower;
+mod now;
+mod optimise;
+mod options;
+pub mod parse;
+mod pipeline;
 mod print;
+pub mod query;
+mod refusal;
+mod relation;
+mod tokens;
+mod variables;
+mod windows;
 
+pub use compile::{Program, Script, Settings, compile};
 pub use error::SqlError;
+pub use explain::{ExplainOutput, explain_plan};

@@ -1,0 +1,116 @@
+//! Query AST → checked, optimised logical plan. In: a query and the catalog. Out: what lowering takes, or a refusal with its place.
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DFSchemaRef};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement};
+
+use crate::check::{check_maintained, first_now, function_named_in};
+use crate::context::Catalog;
+use crate::fold::fold_lookups;
+use crate::now::{mentions_now, readable};
+use crate::optimise::{analyse, optimise};
+use crate::refusal::{Refusal, Result};
+
+/// `collect_spans` puts places into errors; VARCHAR stays Utf8; decimal literals would cut DOUBLE columns and panic on 1e3.
+pub(crate) fn parser_options() -> ParserOptions {
+    ParserOptions {
+        collect_spans: true,
+        map_string_types_to_utf8view: false,
+        parse_float_as_decimal: false,
+        enable_ident_normalization: true,
+        ..ParserOptions::new()
+    }
+}
+
+/// The plan as written: names resolved, types not yet coerced.
+pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan> {
+    let folded = fold_lookups(query.clone(), &catalog.services);
+    let planner = SqlToRel::new_with_options(catalog, parser_options());
+    planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))
+}
+
+/// The plan that lowering takes.
+pub(crate) fn plan_maintained(query: &Query, catalog: &Catalog) -> Result<LogicalPlan> {
+    check_maintained(query, &catalog.services)?;
+    let plan = plan_query(query, catalog)?;
+    prepare(plan, catalog).map_err(|refusal| placed(refusal, query))
+}
+
+fn prepare(plan: LogicalPlan, catalog: &Catalog) -> Result<LogicalPlan> {
+    let analysed = analyse(plan, catalog.options())?;
+    check_intervals(&analysed)?;
+    Ok(optimise(analysed, catalog.options())?)
+}
+
+/// A refusal that knows no place is put at the function it names, else where the query begins.
+pub(crate) fn placed(mut refusal: Refusal, query: &Query) -> Refusal {
+    if refusal.about_now && let Some(place) = first_now(query) {
+        refusal.place = Some(place);
+    }
+    if refusal.place.is_none() {
+        refusal.place = function_named_in(query, &refusal.message);
+    }
+    match refusal.place {
+        Some(_) => refusal,
+        None => refusal.at(query.span()),
+    }
+}
+
+/// Intervals compare field by field in DataFusion, so that 25 hours are less than 1 day. Comparisons of an age, `now() - ts`, with a
+/// constant are rewritten later; all others are refused. Before the optimiser, which folds constants.
+fn check_intervals(plan: &LogicalPlan) -> Result<()> {
+    let mut refusal = None;
+    plan.apply_with_subqueries(|node| {
+        let schema = input_schema(node)?;
+        for expr in node.expressions() {
+            expr.apply(|part| {
+                if let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part
+                    && is_comparison(*op)
+                    && !mentions_now(part)
+                    && (is_interval(left, &schema) || is_interval(right, &schema))
+                {
+                    refusal = Some(
+                        Refusal::new(format!("intervals have no order: {}", readable(part)))
+                            .help("compare timestamps: a > b + INTERVAL '1 hour'")
+                            .at_expr(part),
+                    );
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(if refusal.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    refusal.map_or(Ok(()), Err)
+}
+
+fn is_comparison(op: Operator) -> bool {
+    matches!(
+        op,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
+    )
+}
+
+fn is_interval(expr: &Expr, schema: &DFSchema) -> bool {
+    matches!(expr.get_type(schema), Ok(DataType::Interval(_)))
+}
+
+/// The columns a node's expressions may name.
+fn input_schema(node: &LogicalPlan) -> datafusion::common::Result<DFSchema> {
+    let inputs: Vec<&DFSchemaRef> = node.inputs().into_iter().map(|input| input.schema()).collect();
+    let mut schema = DFSchema::empty();
+    for input in inputs {
+        schema.merge(input);
+    }
+    Ok(schema)
+}

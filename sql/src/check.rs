@@ -1,0 +1,252 @@
+//! What can be refused from the text alone, where every part knows its place. In: a view's query. Out: the first thing that cannot be
+//! kept up to date, with its line, column and remedy.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, Function, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Visit,
+    Visitor,
+};
+use datafusion::sql::sqlparser::tokenizer::Location;
+use freshet_core::ServiceDef;
+
+use crate::error::nearest;
+use crate::fold::{features_name, lookup_time, normal};
+use crate::refusal::{Refusal, Result};
+
+const ORDERED: &str = "order and limit when you read it: SELECT … FROM view ORDER BY …";
+
+/// Refuses what no maintained query can have.
+pub(crate) fn check_maintained(query: &Query, services: &BTreeMap<String, ServiceDef>) -> Result<()> {
+    match query.visit(&mut Check { services }) {
+        ControlFlow::Break(refusal) => Err(*refusal),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Where the query mentions now() for the first time.
+pub(crate) fn first_now(query: &Query) -> Option<Location> {
+    find_function(query, |function| ["now", "current_timestamp", "localtimestamp"].contains(&function_name(function).as_str()))
+}
+
+/// Where a function stands that a message without a place is about.
+pub(crate) fn function_named_in(query: &Query, message: &str) -> Option<Location> {
+    let message = message.to_lowercase();
+    let words: Vec<&str> = message.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
+    find_function(query, |function| words.contains(&function_name(function).as_str()))
+}
+
+fn find_function(query: &Query, wanted: impl Fn(&Function) -> bool) -> Option<Location> {
+    let found = datafusion::sql::sqlparser::ast::visit_expressions(query, |expr| match expr {
+        Expr::Function(function) if wanted(function) => ControlFlow::Break(function.name.span().start),
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(place) if place.line > 0 => Some(place),
+        _ => None,
+    }
+}
+
+pub(crate) fn function_name(function: &Function) -> String {
+    function.name.to_string().to_lowercase()
+}
+
+/// True for `now()` and its other spellings.
+pub(crate) fn is_now_call(expr: &Expr) -> bool {
+    match expr {
+        Expr::Function(function) => ["now", "current_timestamp", "localtimestamp"].contains(&function_name(function).as_str()),
+        Expr::Nested(inner) => is_now_call(inner),
+        _ => false,
+    }
+}
+
+struct Check<'a> {
+    services: &'a BTreeMap<String, ServiceDef>,
+}
+
+fn stop(refusal: Refusal) -> ControlFlow<Box<Refusal>> {
+    ControlFlow::Break(Box::new(refusal))
+}
+
+impl Visitor for Check<'_> {
+    type Break = Box<Refusal>;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Box<Refusal>> {
+        if let Some(order_by) = &query.order_by {
+            return stop(Refusal::new("ORDER BY is not kept up to date in a view yet").help(ORDERED).at(order_by.span()));
+        }
+        if let Some(limit) = &query.limit_clause {
+            return stop(Refusal::new("LIMIT is not kept up to date in a view yet").help(ORDERED).at(limit.span()));
+        }
+        if let Some(fetch) = &query.fetch {
+            return stop(Refusal::new("FETCH is not kept up to date in a view yet").help(ORDERED).at(fetch.span()));
+        }
+        if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
+            return stop(Refusal::new("WITH RECURSIVE is not supported yet").at(with.span()));
+        }
+        check_body(&query.body)
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Box<Refusal>> {
+        if let Some(Distinct::On(columns)) = &select.distinct {
+            let place = columns.first().map(|column| column.span()).unwrap_or_else(|| select.span());
+            return stop(Refusal::new("DISTINCT ON is not supported yet").help("GROUP BY the key, with min or max; or a feature view, which keeps the latest row per key").at(place));
+        }
+        if let Some(qualify) = &select.qualify {
+            return stop(Refusal::new("QUALIFY is not supported yet").at(qualify.span()));
+        }
+        for from in &select.from {
+            self.check_first(&from.relation)?;
+            for join in &from.joins {
+                self.check_join(&join.relation, &join.join_operator)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Box<Refusal>> {
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        if function.over.is_some() {
+            return stop(
+                Refusal::new("window functions (OVER) are not supported in a view yet")
+                    .help("group by a key, or use OVER when you read the view")
+                    .at(function.name.span()),
+            );
+        }
+        match function_name(function).as_str() {
+            name @ ("current_date" | "today" | "current_time") => stop(
+                Refusal::new(format!("{name} changes without input, so that no view can hold it"))
+                    .help("compare a timestamp column with now(): ts > now() - INTERVAL '1 day'")
+                    .at(function.name.span()),
+            ),
+            name @ ("random" | "uuid") => stop(
+                Refusal::new(format!("{name}() gives another answer each time, so that no view can be made of it"))
+                    .help("derive it from a column: md5(id), for example")
+                    .at(function.name.span()),
+            ),
+            name @ ("predict" | "model_version") => stop(Refusal::new(format!("{} is not supported yet", name.to_uppercase())).at(function.name.span())),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn check_body(body: &SetExpr) -> ControlFlow<Box<Refusal>> {
+    match body {
+        SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            check_body(left)?;
+            check_body(right)?;
+            match (op, set_quantifier) {
+                (SetOperator::Union, SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName) => {
+                    stop(Refusal::new("UNION BY NAME is not supported yet").help("name the columns in one order in both branches").at(right.span()))
+                }
+                (SetOperator::Union, _) => ControlFlow::Continue(()),
+                (op, quantifier) => {
+                    let all = if *quantifier == SetQuantifier::All { " ALL" } else { "" };
+                    stop(Refusal::new(format!("{op}{all} is not supported yet")).help("write it with JOIN, or with IN (SELECT …) on a key").at(right.span()))
+                }
+            }
+        }
+        SetExpr::Values(values) => stop(Refusal::new("VALUES is not supported in a view").help("read the rows from a source").at(values.span())),
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+impl Check<'_> {
+    fn check_first(&self, factor: &TableFactor) -> ControlFlow<Box<Refusal>> {
+        if let TableFactor::Table { name, .. } = factor
+            && let Some(service) = features_name(name)
+        {
+            return stop(
+                Refusal::new(format!("FEATURES({service}) answers rows of a left side, and there is none here"))
+                    .help(format!("FROM requests r LEFT JOIN FEATURES({service}) FOR SYSTEM_TIME AS OF now() AS f USING (…)"))
+                    .at(service.span),
+            );
+        }
+        check_version(factor)
+    }
+
+    fn check_join(&self, factor: &TableFactor, operator: &JoinOperator) -> ControlFlow<Box<Refusal>> {
+        let constraint = match operator {
+            JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) | JoinOperator::CrossJoin(constraint) => constraint,
+            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => constraint,
+            JoinOperator::AsOf { .. } => return stop(Refusal::new("ASOF JOIN is not supported yet").at(factor.span())),
+            JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_) => return stop(outer(factor)),
+            _ => return stop(Refusal::new("this kind of join is not supported yet").help("use JOIN … ON left.key = right.key").at(factor.span())),
+        };
+        let is_left = matches!(operator, JoinOperator::Left(_) | JoinOperator::LeftOuter(_));
+        let TableFactor::Table { name, .. } = factor else {
+            return if is_left { stop(outer(factor)) } else { ControlFlow::Continue(()) };
+        };
+        match features_name(name) {
+            Some(service) => self.check_lookup(factor, service, is_left, constraint),
+            None if is_left => stop(outer(factor)),
+            None => check_version(factor),
+        }
+    }
+
+    fn check_lookup(
+        &self,
+        factor: &TableFactor,
+        service: &datafusion::sql::sqlparser::ast::Ident,
+        is_left: bool,
+        constraint: &JoinConstraint,
+    ) -> ControlFlow<Box<Refusal>> {
+        let name = normal(service);
+        if !self.services.contains_key(&name) {
+            let refusal = Refusal::new(format!("there is no feature service named {name}")).at(service.span);
+            return stop(match nearest(&name, self.services.keys().map(String::as_str)) {
+                Some(known) => refusal.help(format!("did you mean {known}?")),
+                None => refusal,
+            });
+        }
+        let Some(time) = lookup_time(factor) else {
+            return stop(
+                Refusal::new(format!("FEATURES({name}) needs the time to answer at"))
+                    .help(format!("LEFT JOIN FEATURES({name}) FOR SYSTEM_TIME AS OF now() AS f USING (…)"))
+                    .at(service.span),
+            );
+        };
+        if !is_now_call(time) {
+            return stop(
+                Refusal::new("a view looks features up AS OF now() only; other times are for training sets, which are not supported yet")
+                    .help("FOR SYSTEM_TIME AS OF now()")
+                    .at(time.span()),
+            );
+        }
+        if !is_left {
+            return stop(
+                Refusal::new(format!("FEATURES({name}) answers every left row, with NULLs where nothing is known, so it stands in a LEFT JOIN"))
+                    .help(format!("LEFT JOIN FEATURES({name}) …"))
+                    .at(service.span),
+            );
+        }
+        match constraint {
+            JoinConstraint::On(_) | JoinConstraint::Using(_) => ControlFlow::Continue(()),
+            JoinConstraint::Natural | JoinConstraint::None => {
+                stop(Refusal::new(format!("FEATURES({name}) needs USING or ON that binds its keys and request columns")).at(service.span))
+            }
+        }
+    }
+}
+
+fn outer(factor: &TableFactor) -> Refusal {
+    Refusal::new("outer joins are not supported in a view yet")
+        .help("use an inner JOIN; features of a left row come by LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()")
+        .at(factor.span())
+}
+
+/// DataFusion ignores FOR SYSTEM_TIME on a table silently.
+fn check_version(factor: &TableFactor) -> ControlFlow<Box<Refusal>> {
+    match factor {
+        TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(time)), name, .. } => stop(
+            Refusal::new(format!("FOR SYSTEM_TIME AS OF is for FEATURES(service); {name} is read as it is"))
+                .help("leave it out, or declare a feature view and a feature service over the table")
+                .at(time.span()),
+        ),
+        TableFactor::Table { version: Some(_), name, .. } => {
+            stop(Refusal::new(format!("{name} is read as it is; versions of a table are not supported")).at(name.span()))
+        }
+        _ => ControlFlow::Continue(()),
+    }
+}

@@ -1,0 +1,256 @@
+//! CREATE SOURCE, CREATE SINK and CREATE FEATURE SERVICE → definitions of core. In: statements and what exists. Out: definitions, or a
+//! refusal at the part that is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::sql::planner::SqlToRel;
+use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
+use freshet_core::{BadData, Connectors, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef, ViewKind};
+
+use crate::ast::{Column, CreateFeatureService, CreateSink, CreateSource, Encoding, OptionEntry, ServiceItem, find_option, normal_name};
+use crate::bind::parser_options;
+use crate::context::Catalog;
+use crate::error::nearest;
+use crate::lower::storable;
+use crate::refusal::{Refusal, Result};
+
+pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn Connectors) -> Result<SourceDef> {
+    let fields = fields_of(&source.columns, catalog)?;
+    let schema = Arc::new(Schema::new(fields));
+    if schema.fields().is_empty() {
+        return Err(Refusal::new("a source needs its columns").help("CREATE SOURCE name (id VARCHAR, ts TIMESTAMP, …) WITH (…)").at(source.name.span));
+    }
+    let time_column = |ident: &Ident, clause: &str| {
+        let index = column_index(&schema, ident)?;
+        match schema.field(index).data_type() {
+            DataType::Timestamp(_, _) | DataType::Date32 => Ok(index),
+            other => Err(Refusal::new(format!("{clause} needs a TIMESTAMP or DATE column, {ident} is {other}")).at(ident.span)),
+        }
+    };
+    let event_time = source.watermark.as_ref().map(|watermark| time_column(&watermark.column, "WATERMARK")).transpose()?;
+    let arrival = source.arrival.as_ref().map(|column| time_column(column, "ARRIVAL")).transpose()?;
+    for column in &source.primary_key {
+        column_index(&schema, column)?;
+    }
+    let Some(encoding) = &source.encoding else {
+        return Err(Refusal::new("a source needs to say how its bytes read").help("FORMAT PLAIN ENCODE JSON (or CSV, PARQUET)").at(source.name.span));
+    };
+    let (connector, mut options) = connector_and_options(&source.name, &source.options, Some(encoding))?;
+    let bad_data = bad_data(&source.options)?;
+    options.remove("bad_data");
+    let def = SourceDef {
+        name: normal_name(&source.name),
+        schema,
+        event_time,
+        watermark_delay_ms: source.watermark.as_ref().and_then(|watermark| watermark.delay.as_ref()).map_or(0, |delay| delay.ms()),
+        lateness_ms: source.lateness.as_ref().map(|lateness| lateness.ms()),
+        arrival,
+        connector,
+        options,
+        format: encoding.format,
+        encode: encoding.encode,
+        bad_data,
+    };
+    connectors.check_source(&def).map_err(|error| option_refusal(error, &source.name, &source.options, Some(encoding)))?;
+    Ok(def)
+}
+
+pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, connectors: &dyn Connectors) -> Result<SinkDef> {
+    let Some(encoding) = &sink.encoding else {
+        return Err(Refusal::new("a sink needs to say how its bytes are written").help("FORMAT DEBEZIUM ENCODE JSON").at(sink.name.span));
+    };
+    let (connector, options) = connector_and_options(&sink.name, &sink.options, Some(encoding))?;
+    let def = SinkDef {
+        name: normal_name(&sink.name),
+        node: from.node,
+        from: from.name.clone(),
+        schema: from.schema.clone(),
+        connector,
+        options,
+        format: encoding.format,
+        encode: encoding.encode,
+    };
+    connectors.check_sink(&def).map_err(|error| option_refusal(error, &sink.name, &sink.options, Some(encoding)))?;
+    Ok(def)
+}
+
+/// The list of features under one name.
+pub(crate) fn service(service: &CreateFeatureService, plan: &Plan, catalog: &Catalog) -> Result<ServiceDef> {
+    let mut built = ServiceBuilder { plan, request: fields_of(&service.request, catalog)?, parts: Vec::new(), output: Vec::new(), fields: Vec::new() };
+    for item in &service.items {
+        built.add(item)?;
+    }
+    if built.fields.is_empty() {
+        return Err(Refusal::new("a feature service needs at least one feature").at(service.name.span));
+    }
+    let ServiceBuilder { request, parts, output, fields, .. } = built;
+    for (name, data_type) in parts.iter().flat_map(|part| &part.entity).map(|field| (field.name(), field.data_type())) {
+        let other = |field: &&Field| field.name() == name && field.data_type() != data_type;
+        if let Some(field) = parts.iter().flat_map(|part| &part.entity).chain(&request).find(other) {
+            return Err(Refusal::new(format!("{name} is {data_type} in one part of the service and {} in another", field.data_type()))
+                .help("give the views' entity columns one type, by CAST in a view below them")
+                .at(service.name.span));
+        }
+    }
+    Ok(ServiceDef { name: normal_name(&service.name), parts, request, output, schema: Arc::new(Schema::new(fields)) })
+}
+
+struct ServiceBuilder<'a> {
+    plan: &'a Plan,
+    request: Vec<Field>,
+    parts: Vec<ServicePart>,
+    output: Vec<ServiceColumn>,
+    fields: Vec<Field>,
+}
+
+impl ServiceBuilder<'_> {
+    fn add(&mut self, item: &ServiceItem) -> Result<()> {
+        match item {
+            ServiceItem::Request { column, alias } => {
+                let name = normal_name(column);
+                let Some(index) = self.request.iter().position(|field| *field.name() == name) else {
+                    return Err(Refusal::new(format!("REQUEST declares no column {name}")).at(column.span));
+                };
+                let field = self.request[index].clone();
+                self.push(ServiceColumn::Request { index }, field, alias.as_ref().unwrap_or(column), None)
+            }
+            ServiceItem::View(view) => {
+                let def = self.feature_view(view)?.clone();
+                let part = self.part(&def);
+                for column in def.entity.len()..def.schema.fields().len() {
+                    self.push(ServiceColumn::Feature { part, column }, def.schema.field(column).clone(), view, None)?;
+                }
+                Ok(())
+            }
+            ServiceItem::Feature { view, column, alias } => {
+                let def = self.feature_view(view)?.clone();
+                let name = normal_name(column);
+                let features = &def.schema.fields()[def.entity.len()..];
+                let Some(index) = features.iter().position(|field| *field.name() == name) else {
+                    let refusal = Refusal::new(format!("the feature view {} has no feature {name}", def.name)).at(column.span);
+                    return Err(match nearest(&name, features.iter().map(|field| field.name().as_str())) {
+                        Some(known) => refusal.help(format!("did you mean {known}?")),
+                        None => refusal,
+                    });
+                };
+                let part = self.part(&def);
+                let column_number = def.entity.len() + index;
+                self.push(ServiceColumn::Feature { part, column: column_number }, features[index].as_ref().clone(), column, alias.as_ref())
+            }
+        }
+    }
+
+    fn feature_view(&self, name: &Ident) -> Result<&ViewDef> {
+        let wanted = normal_name(name);
+        match self.plan.view(&wanted) {
+            Some(view) if view.kind == ViewKind::Feature => Ok(view),
+            Some(_) => Err(Refusal::new(format!("{wanted} is no feature view")).help("a service is made of feature views: CREATE FEATURE VIEW …").at(name.span)),
+            None => {
+                let known = self.plan.views.iter().filter(|view| view.kind == ViewKind::Feature).map(|view| view.name.as_str());
+                let known = known.chain(self.request.iter().map(|field| field.name().as_str()));
+                let refusal = Refusal::new(format!("there is no feature view or REQUEST column named {wanted}")).at(name.span);
+                Err(match nearest(&wanted, known) {
+                    Some(known) => refusal.help(format!("did you mean {known}?")),
+                    None => refusal,
+                })
+            }
+        }
+    }
+
+    fn part(&mut self, view: &ViewDef) -> usize {
+        if let Some(part) = self.parts.iter().position(|part| part.view == view.name) {
+            return part;
+        }
+        let entity = view.schema.fields()[..view.entity.len()].iter().map(|field| field.as_ref().clone()).collect();
+        self.parts.push(ServicePart { view: view.name.clone(), entity });
+        self.parts.len() - 1
+    }
+
+    fn push(&mut self, column: ServiceColumn, field: Field, place: &Ident, alias: Option<&Ident>) -> Result<()> {
+        let name = match (alias, &column) {
+            (Some(alias), _) => normal_name(alias),
+            (None, ServiceColumn::Request { .. }) => normal_name(place),
+            (None, ServiceColumn::Feature { .. }) => field.name().clone(),
+        };
+        if self.fields.iter().any(|known| *known.name() == name) {
+            return Err(Refusal::new(format!("the service has two features named {name}"))
+                .help(format!("list the features of one view singly and rename it: view.{name} AS other_{name}"))
+                .at(place.span));
+        }
+        self.fields.push(field.with_name(name).with_nullable(true));
+        self.output.push(column);
+        Ok(())
+    }
+}
+
+fn fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Field>> {
+    let mut names = BTreeSet::new();
+    let mut fields = Vec::with_capacity(columns.len());
+    for column in columns {
+        let name = normal_name(&column.name);
+        if !names.insert(name.clone()) {
+            return Err(Refusal::new(format!("two columns are called {name}")).at(column.name.span));
+        }
+        let data_type = data_type_of(column, catalog)?;
+        fields.push(Field::new(name, data_type, !column.not_null));
+    }
+    Ok(fields)
+}
+
+fn data_type_of(column: &Column, catalog: &Catalog) -> Result<DataType> {
+    let unknown = |text: String| {
+        Refusal::new(text)
+            .help("types are BOOLEAN, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p, s), VARCHAR, BYTEA, DATE, TIMESTAMP, TIMESTAMP(3), TIMESTAMP(9)")
+            .at(column.data_type_place.0)
+    };
+    let definition = ColumnDef { name: column.name.clone(), data_type: column.data_type.clone(), options: Vec::new() };
+    let planner = SqlToRel::new_with_options(catalog, parser_options());
+    let schema = planner.build_schema(vec![definition]).map_err(|_| unknown(format!("{} is no type of Freshet", column.data_type)))?;
+    match schema.field(0).data_type() {
+        data_type if storable(data_type) => Ok(data_type.clone()),
+        DataType::Timestamp(_, Some(_)) => Err(unknown("a TIMESTAMP is in UTC; time zones of columns are not supported yet".to_string())),
+        _ => Err(unknown(format!("columns of type {} are not supported yet", column.data_type))),
+    }
+}
+
+fn column_index(schema: &Schema, ident: &Ident) -> Result<usize> {
+    let name = normal_name(ident);
+    schema.index_of(&name).map_err(|_| {
+        let refusal = Refusal::new(format!("the source has no column {name}")).at(ident.span);
+        match nearest(&name, schema.fields().iter().map(|field| field.name().as_str())) {
+            Some(known) => refusal.help(format!("did you mean {known}?")),
+            None => refusal,
+        }
+    })
+}
+
+fn connector_and_options(name: &Ident, options: &[OptionEntry], encoding: Option<&Encoding>) -> Result<(String, BTreeMap<String, String>)> {
+    let mut texts = BTreeMap::new();
+    for option in options.iter().chain(encoding.iter().flat_map(|encoding| &encoding.options)) {
+        if texts.insert(option.name.clone(), option.value.text()).is_some() {
+            return Err(Refusal::new(format!("the option {} is set twice", option.name)).at(option.place.0));
+        }
+    }
+    match texts.remove("connector") {
+        Some(connector) => Ok((connector, texts)),
+        None => Err(Refusal::new("the option connector is missing").help("WITH (connector = 'file', path = '…')").at(name.span)),
+    }
+}
+
+fn bad_data(options: &[OptionEntry]) -> Result<BadData> {
+    let Some(option) = find_option(options, "bad_data") else { return Ok(BadData::default()) };
+    match option.value.text().to_lowercase().as_str() {
+        "dead_letter" => Ok(BadData::DeadLetter),
+        "drop" => Ok(BadData::Drop),
+        "fail" => Ok(BadData::Fail),
+        other => Err(Refusal::new(format!("bad_data = '{other}' is unknown")).help("bad_data is 'dead_letter', 'drop' or 'fail'").at(option.value_place.0)),
+    }
+}
+
+/// At the option the connector complains about, else at the statement's name.
+fn option_refusal(error: OptionError, name: &Ident, options: &[OptionEntry], encoding: Option<&Encoding>) -> Refusal {
+    let entry = error.option.as_deref().and_then(|wanted| find_option(options, wanted).or_else(|| find_option(&encoding?.options, wanted)));
+    Refusal::new(error.message).at(entry.map_or(name.span, |entry| entry.place.0))
+}

@@ -1,0 +1,182 @@
+//! EXPLAIN: what a statement says (AST), the plan it becomes (PLAN), the operators that run it (DATAFLOW) and what they keep (STATE).
+//!
+//! The text is a function of the pipeline's text alone: it is what golden tests hold.
+
+use std::fmt::Write;
+
+use freshet_core::{Node, Op, Plan, ServiceDef};
+
+use crate::ast::{Explain, ExplainKind, ExplainSubject, Statement, Stmt, normal_name};
+use crate::pipeline::{Pipeline, prune};
+use crate::refusal::{Refusal, Result};
+
+/// One answer of EXPLAIN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainOutput {
+    pub title: String,
+    pub text: String,
+}
+
+/// EXPLAIN of a statement that is not applied.
+pub(crate) fn statement(explain: &Explain, pipeline: &Pipeline<'_>) -> Result<ExplainOutput> {
+    let ExplainSubject::Statement(statement) = &explain.subject else { unreachable!("a name is explained when all is compiled") };
+    let title = format!("{} {}", heading(explain.what), statement.body.kind());
+    if explain.what == ExplainKind::Ast {
+        return Ok(ExplainOutput { title, text: syntax(statement) });
+    }
+    let plan = match &statement.body {
+        Stmt::Select(query) => pipeline.clone().explain_query(query)?,
+        Stmt::CreateView(view) => pipeline.clone().explain_query(&view.query)?,
+        Stmt::Explain(_) => return Err(Refusal::new("EXPLAIN of EXPLAIN explains nothing")),
+        _ => {
+            let mut applied = pipeline.clone();
+            applied.apply(statement)?;
+            let plan = applied.finish();
+            match statement.body.declares() {
+                Some(name) => part_of(&plan, &normal_name(name)).unwrap_or(plan),
+                None => plan,
+            }
+        }
+    };
+    Ok(ExplainOutput { title, text: text_of(explain.what, &plan) })
+}
+
+/// EXPLAIN of something the pipeline declares.
+pub(crate) fn named(explain: &Explain, plan: &Plan, statements: &[Statement]) -> Result<ExplainOutput> {
+    let ExplainSubject::Name(ident) = &explain.subject else { unreachable!("a statement is explained where it stands") };
+    let name = normal_name(ident);
+    let unknown = || Refusal::new(format!("nothing is named {name}")).at(ident.span);
+    let title = format!("{} {name}", heading(explain.what));
+    if explain.what == ExplainKind::Ast {
+        let found = statements.iter().find(|statement| statement.body.declares().is_some_and(|declared| normal_name(declared) == name));
+        return Ok(ExplainOutput { title, text: syntax(found.ok_or_else(unknown)?) });
+    }
+    let part = part_of(plan, &name).ok_or_else(unknown)?;
+    Ok(ExplainOutput { title, text: text_of(explain.what, &part) })
+}
+
+/// The whole plan as EXPLAIN shows it.
+pub fn explain_plan(what: ExplainKind, plan: &Plan) -> String {
+    text_of(what, plan)
+}
+
+fn heading(what: ExplainKind) -> &'static str {
+    match what {
+        ExplainKind::Ast => "AST of",
+        ExplainKind::Plan => "PLAN of",
+        ExplainKind::Dataflow => "DATAFLOW of",
+        ExplainKind::State => "STATE of",
+    }
+}
+
+fn syntax(statement: &Statement) -> String {
+    format!("{statement}\n")
+}
+
+fn text_of(what: ExplainKind, plan: &Plan) -> String {
+    match what {
+        ExplainKind::Ast | ExplainKind::Plan => freshet_core::explain(plan),
+        ExplainKind::Dataflow => dataflow(plan, |_| true),
+        ExplainKind::State => dataflow(plan, |node| state(node).is_some()),
+    }
+}
+
+/// Only what the view, sink, source or service of this name needs.
+fn part_of(plan: &Plan, name: &str) -> Option<Plan> {
+    let mut part = plan.clone();
+    part.sinks.retain(|sink| sink.name == name);
+    let service: Option<ServiceDef> = plan.service(name).cloned();
+    let of_service = |view: &str| service.as_ref().is_some_and(|service| service.parts.iter().any(|part| part.view == view));
+    let from_sink: Vec<String> = part.sinks.iter().map(|sink| sink.from.clone()).collect();
+    part.views.retain(|view| view.name == name || of_service(&view.name) || from_sink.contains(&view.name));
+    part.services.retain(|service| service.name == name);
+    let mut roots = Vec::new();
+    for (index, node) in plan.nodes.iter().enumerate() {
+        if matches!(node.op, Op::Source { source } if plan.sources[source].name == name) {
+            roots.push(freshet_core::NodeId(index as u32));
+        }
+    }
+    if part.views.is_empty() && part.sinks.is_empty() && roots.is_empty() {
+        return None;
+    }
+    Some(prune(part, &roots))
+}
+
+fn dataflow(plan: &Plan, shown: impl Fn(&Node) -> bool) -> String {
+    let mut text = String::new();
+    for (index, node) in plan.nodes.iter().enumerate().filter(|(_, node)| shown(node)) {
+        write!(text, "%{index} {}", operator(plan, node)).expect("a string takes every write");
+        for (position, input) in node.inputs.iter().enumerate() {
+            write!(text, "\n    from %{}: {}", input.0, exchange(plan, node, position)).expect("a string takes every write");
+        }
+        if let Some(state) = state(node) {
+            write!(text, "\n    state: {state}").expect("a string takes every write");
+        }
+        text.push('\n');
+    }
+    for view in &plan.views {
+        writeln!(text, "index {} of %{}: by {}", view.name, view.node.0, if view.entity.is_empty() { "row".to_string() } else { view.entity.join(", ") })
+            .expect("a string takes every write");
+    }
+    for sink in &plan.sinks {
+        writeln!(text, "sink {} of %{}: to one worker, in (epoch, all columns) order", sink.name, sink.node.0).expect("a string takes every write");
+    }
+    text
+}
+
+fn operator(plan: &Plan, node: &Node) -> String {
+    match &node.op {
+        Op::Source { source } => format!("source {}", plan.sources[*source].name),
+        Op::Project { .. } => "project".into(),
+        Op::Filter { .. } => "filter".into(),
+        Op::TemporalFilter { .. } => "temporal filter".into(),
+        Op::Join { left_keys, .. } if left_keys.is_empty() => "cross join".into(),
+        Op::Join { .. } => "join".into(),
+        Op::Aggregate { calls, .. } if calls.is_empty() => "distinct".into(),
+        Op::Aggregate { .. } => "aggregate".into(),
+        Op::Union => "union".into(),
+        Op::Feature { spec: freshet_core::FeatureSpec::Rolling(_), eager } => format!("rolling store{}", if *eager { ", emits changes" } else { "" }),
+        Op::Feature { spec: freshet_core::FeatureSpec::Latest(_), eager } => format!("latest store{}", if *eager { ", emits changes" } else { "" }),
+        Op::Lookup { parts } => format!("lookup of {} views", parts.len()),
+    }
+}
+
+fn exchange(plan: &Plan, node: &Node, position: usize) -> String {
+    let input = plan.node(node.inputs[position]);
+    let by = |columns: &[usize]| match columns {
+        [] => "to one worker".to_string(),
+        columns => {
+            let names: Vec<&str> = columns.iter().map(|column| input.schema.field(*column).name().as_str()).collect();
+            format!("exchanged by {}", names.join(", "))
+        }
+    };
+    match &node.op {
+        Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union => "on its worker".into(),
+        Op::TemporalFilter { .. } => "exchanged by row".into(),
+        Op::Join { left_keys, right_keys, .. } => by(if position == 0 { left_keys } else { right_keys }),
+        Op::Aggregate { keys, .. } => by(keys),
+        Op::Feature { spec, .. } => by(spec.entity()),
+        Op::Lookup { .. } if position == 0 => "on its worker".into(),
+        Op::Lookup { parts } => {
+            let left = plan.node(node.inputs[0]);
+            let names: Vec<&str> = parts[position - 1].keys.iter().map(|key| left.schema.field(*key).name().as_str()).collect();
+            format!("asked at the workers of {}", names.join(", "))
+        }
+    }
+}
+
+/// What the operator keeps between steps; None: nothing.
+fn state(node: &Node) -> Option<String> {
+    Some(match &node.op {
+        Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union => return None,
+        Op::TemporalFilter { .. } => "rows that are to come in or to leave".into(),
+        Op::Join { .. } => "the rows of both sides by key".into(),
+        Op::Aggregate { .. } => "one group per key".into(),
+        Op::Feature { spec, .. } => match spec.horizon_ms() {
+            Some(ms) => format!("the events of the windows by key; a key is forgotten {ms} ms after its last event"),
+            None => "one store per key, for ever".into(),
+        },
+        Op::Lookup { .. } if node.append_only => "questions in flight".into(),
+        Op::Lookup { .. } => "questions in flight, and the answer of every live row".into(),
+    })
+}

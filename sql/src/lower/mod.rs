@@ -1,0 +1,16 @@
+//! Logical plan → nodes of the plan: one function per kind of node, one file per function.
+
+mod aggregate;
+mod feature;
+mod filter;
+mod join;
+mod lookup;
+mod lowering;
+mod output;
+mod project;
+mod scan;
+mod union;
+
+pub(crate) use feature::FeatureQuery;
+pub(crate) use lowering::Lowering;
+pub(crate) use output::storable;

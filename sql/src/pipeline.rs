@@ -1,0 +1,314 @@
+//! A pipeline while its statements are applied one by one: the catalog queries are planned against, and the plan they grow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
+use freshet_core::{ClockKind, Connectors, FeatureSpec, Node, NodeId, Op, Plan, ViewDef, ViewKind};
+
+use crate::ast::{CreateFeatureView, CreateSink, CreateSource, Set, Stmt, Statement, normal_name};
+use crate::bind::{placed, plan_maintained, plan_query};
+use crate::check::check_maintained;
+use crate::compile::Settings;
+use crate::context::{Catalog, Relation};
+use crate::define;
+use crate::error::nearest;
+use crate::lower::{FeatureQuery, Lowering};
+use crate::refusal::{Refusal, Result};
+use crate::windows::{TIME_COLUMN, expand};
+
+const DAY_MS: u64 = 86_400_000;
+const SETTINGS: [&str; 2] = ["clock", "workers"];
+
+#[derive(Debug, Clone)]
+pub(crate) struct Pipeline<'a> {
+    connectors: &'a dyn Connectors,
+    pub catalog: Catalog,
+    plan: Plan,
+    /// Sources, materialised views and feature views by name.
+    relations: BTreeMap<String, NodeId>,
+    /// Names of CREATE VIEW, which have no node.
+    inlined: BTreeSet<String>,
+    settings: Settings,
+    warnings: Vec<Refusal>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub fn new(connectors: &'a dyn Connectors) -> Pipeline<'a> {
+        Pipeline {
+            connectors,
+            catalog: Catalog::default(),
+            plan: Plan::default(),
+            relations: BTreeMap::new(),
+            inlined: BTreeSet::new(),
+            settings: Settings::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    pub fn take_warnings(&mut self) -> Vec<Refusal> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Everything but EXPLAIN.
+    pub fn apply(&mut self, statement: &Statement) -> Result<()> {
+        match &statement.body {
+            Stmt::Set(set) => self.set(set),
+            Stmt::CreateSource(source) => self.create_source(source),
+            Stmt::CreateView(view) => self.create_view(&view.name, view.or_replace, &view.query),
+            Stmt::CreateMaterializedView(view) => {
+                if self.is_new(&view.name, view.if_not_exists)? {
+                    self.create_materialized_view(&view.name, &view.query)?;
+                }
+                Ok(())
+            }
+            Stmt::CreateFeatureView(view) => self.create_feature_view(view),
+            Stmt::CreateFeatureService(service) => {
+                let name = normal_name(&service.name);
+                if self.plan.service(&name).is_some() {
+                    return exists(&service.name, service.if_not_exists, "feature service");
+                }
+                let def = define::service(service, &self.plan, &self.catalog)?;
+                self.catalog.add_service(def.clone());
+                self.plan.services.push(def);
+                Ok(())
+            }
+            Stmt::CreateSink(sink) => self.create_sink(sink),
+            Stmt::Select(query) => crate::query::check(query, &self.plan),
+            Stmt::Explain(_) => unreachable!("EXPLAIN changes no pipeline"),
+        }
+    }
+
+    /// The plan of everything that was applied, without nodes that nothing reads.
+    pub fn finish(mut self) -> Plan {
+        self.plan.clock = self.settings.clock;
+        sort_sources(&mut self.plan);
+        let roots: Vec<NodeId> = (0..self.plan.nodes.len() as u32).map(NodeId).filter(|id| matches!(self.plan.node(*id).op, Op::Source { .. })).collect();
+        prune(self.plan, &roots)
+    }
+
+    fn set(&mut self, set: &Set) -> Result<()> {
+        let value = set.value.text();
+        let wrong = |help: &str| Err(Refusal::new(format!("{} cannot be {value}", set.name)).help(help).at(set.value_place.0));
+        match normal_name(&set.name).as_str() {
+            "clock" => match value.to_lowercase().as_str() {
+                "wall" => self.settings.clock = ClockKind::Wall,
+                "event" => self.settings.clock = ClockKind::Event,
+                _ => return wrong("clock is 'wall' or 'event'"),
+            },
+            "workers" => match value.parse::<usize>() {
+                Ok(workers @ 1..=1024) => self.settings.workers = Some(workers),
+                _ => return wrong("workers is a number from 1 to 1024"),
+            },
+            other => {
+                let refusal = Refusal::new(format!("there is no setting {other}")).at(set.name.span);
+                return Err(match nearest(other, SETTINGS) {
+                    Some(known) => refusal.help(format!("did you mean {known}?")),
+                    None => refusal.help("the settings are clock and workers"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// True if the name is free, false if IF NOT EXISTS makes the statement do nothing.
+    fn is_new(&self, name: &Ident, if_not_exists: bool) -> Result<bool> {
+        let known = normal_name(name);
+        if !self.relations.contains_key(&known) && !self.inlined.contains(&known) {
+            return Ok(true);
+        }
+        exists(name, if_not_exists, "source or view").map(|()| false)
+    }
+
+    fn create_source(&mut self, source: &CreateSource) -> Result<()> {
+        if !self.is_new(&source.name, source.if_not_exists)? {
+            return Ok(());
+        }
+        let def = define::source(source, &self.catalog, self.connectors)?;
+        let append_only = def.format == freshet_core::Format::Plain;
+        let op = Op::Source { source: self.plan.sources.len() };
+        let node = self.plan.push(Node { op, inputs: Vec::new(), schema: def.schema.clone(), append_only });
+        self.catalog.add(&def.name, Relation::stored(def.schema.clone()));
+        self.relations.insert(def.name.clone(), node);
+        self.plan.sources.push(def);
+        Ok(())
+    }
+
+    fn create_view(&mut self, name: &Ident, or_replace: bool, query: &Query) -> Result<()> {
+        let known = normal_name(name);
+        if !(or_replace && self.inlined.contains(&known)) {
+            self.is_new(name, false)?;
+        }
+        check_maintained(query, &self.catalog.services)?;
+        let plan = plan_query(query, &self.catalog)?;
+        // Planned to the end and thrown away, so that its errors show here and not where it is used.
+        let optimised = plan_maintained(query, &self.catalog)?;
+        let mut draft = self.plan.clone();
+        self.lowering(&mut draft).lower(&optimised).map_err(|refusal| placed(refusal, query))?;
+        self.catalog.add(&known, Relation::inlined(plan));
+        self.inlined.insert(known);
+        Ok(())
+    }
+
+    fn create_materialized_view(&mut self, name: &Ident, query: &Query) -> Result<NodeId> {
+        let plan = plan_maintained(query, &self.catalog)?;
+        let mut grown = self.plan.clone();
+        let mut lowering = self.lowering(&mut grown);
+        let node = lowering.lower(&plan).and_then(|node| lowering.output(node, plan.schema())).map_err(|refusal| placed(refusal, query))?;
+        self.plan = grown;
+        self.add_view(normal_name(name), node, ViewKind::Materialized, Vec::new());
+        Ok(node)
+    }
+
+    fn create_feature_view(&mut self, view: &CreateFeatureView) -> Result<()> {
+        if !self.is_new(&view.name, view.if_not_exists)? {
+            return Ok(());
+        }
+        if let Some(hop) = &view.hop
+            && (hop.ms() == 0 || DAY_MS % hop.ms() != 0)
+        {
+            return Err(Refusal::new("a HOP divides a day").help("choose '1 minute', '5 minutes', '1 hour', …").at(hop.place.0));
+        }
+        if let Some(window) = view.windows.iter().find(|window| window.ms() == 0) {
+            return Err(Refusal::new("a window of length zero is always empty").at(window.place.0));
+        }
+        let expanded = expand(view)?;
+        let plan = plan_maintained(&expanded.query, &self.catalog)?;
+        let entity: Vec<String> = view.entity.iter().map(normal_name).collect();
+        let query = FeatureQuery {
+            plan: &plan,
+            entity: &entity,
+            time: TIME_COLUMN,
+            grouped: expanded.grouped,
+            ttl_ms: view.ttl.as_ref().map(|ttl| ttl.ms()),
+            hop_ms: view.hop.as_ref().map(|hop| hop.ms()),
+            include_now: view.include_now(),
+        };
+        let mut grown = self.plan.clone();
+        let node = self.lowering(&mut grown).feature_view(&query).map_err(|refusal| self.in_feature_view(refusal, view))?;
+        self.plan = grown;
+        self.warn_of_ttl(view, node);
+        self.add_view(normal_name(&view.name), node, ViewKind::Feature, entity);
+        Ok(())
+    }
+
+    /// A refusal about the entity points at ENTITY, any other into the query.
+    fn in_feature_view(&self, refusal: Refusal, view: &CreateFeatureView) -> Refusal {
+        let about = view.entity.iter().find(|entity| refusal.message.starts_with(&format!("the entity {} ", normal_name(entity))));
+        match about {
+            Some(entity) => refusal.at(entity.span),
+            None if refusal.message.starts_with("the TIMESTAMP") => refusal.at(view.timestamp.span),
+            None => placed(refusal, &view.query),
+        }
+    }
+
+    /// T10: a TTL shorter than a window wins, and the user should know.
+    fn warn_of_ttl(&mut self, view: &CreateFeatureView, node: NodeId) {
+        let (Some(ttl), Op::Feature { spec: FeatureSpec::Rolling(spec), .. }) = (&view.ttl, &self.plan.node(node).op) else { return };
+        let longest = spec.aggregates.iter().filter_map(|aggregate| aggregate.window.lower).map(|edge| edge.offset_ms.unsigned_abs()).max();
+        if longest.is_some_and(|longest| ttl.ms() > 0 && ttl.ms() < longest) {
+            let warning = Refusal::new(format!("the TTL of {} is shorter than a window and wins: older entities read as stale", ttl.text()));
+            self.warnings.push(warning.at(ttl.place.0));
+        }
+    }
+
+    fn create_sink(&mut self, sink: &CreateSink) -> Result<()> {
+        let name = normal_name(&sink.name);
+        if self.plan.sinks.iter().any(|known| known.name == name) {
+            return exists(&sink.name, sink.if_not_exists, "sink");
+        }
+        let from = normal_name(&sink.from);
+        let Some(view) = self.plan.view(&from).cloned() else {
+            return Err(self.not_a_view(&sink.from));
+        };
+        let def = define::sink(sink, &view, self.connectors)?;
+        let mut plan = std::mem::take(&mut self.plan);
+        self.lowering(&mut plan).read_as_stream(view.node);
+        self.plan = plan;
+        self.plan.sinks.push(def);
+        Ok(())
+    }
+
+    fn not_a_view(&self, name: &Ident) -> Refusal {
+        let wanted = normal_name(name);
+        if self.inlined.contains(&wanted) {
+            return Refusal::new(format!("{wanted} is only a name for a query")).help(format!("CREATE MATERIALIZED VIEW {wanted} AS …")).at(name.span);
+        }
+        if self.relations.contains_key(&wanted) {
+            return Refusal::new(format!("{wanted} is a source")).help(format!("CREATE MATERIALIZED VIEW copy AS SELECT * FROM {wanted}")).at(name.span);
+        }
+        let refusal = Refusal::new(format!("there is no view named {wanted}")).at(name.span);
+        match nearest(&wanted, self.plan.views.iter().map(|view| view.name.as_str())) {
+            Some(known) => refusal.help(format!("did you mean {known}?")),
+            None => refusal,
+        }
+    }
+
+    /// For EXPLAIN of a query that has no name.
+    pub fn explain_query(mut self, query: &Query) -> Result<Plan> {
+        let name = Ident { value: "query".into(), quote_style: None, span: query.span() };
+        self.plan.views.clear();
+        self.plan.sinks.clear();
+        self.create_materialized_view(&name, query)?;
+        sort_sources(&mut self.plan);
+        Ok(prune(self.plan, &[]))
+    }
+
+    fn add_view(&mut self, name: String, node: NodeId, kind: ViewKind, entity: Vec<String>) {
+        let schema = self.plan.node(node).schema.clone();
+        self.catalog.add(&name, Relation::stored(schema.clone()));
+        self.relations.insert(name.clone(), node);
+        self.plan.views.push(ViewDef { name, node, kind, schema, entity });
+    }
+
+    fn lowering<'b>(&'b self, plan: &'b mut Plan) -> Lowering<'b> {
+        Lowering { plan, relations: &self.relations, services: &self.catalog.services }
+    }
+}
+
+fn exists(name: &Ident, if_not_exists: bool, what: &str) -> Result<()> {
+    if if_not_exists {
+        return Ok(());
+    }
+    Err(Refusal::new(format!("there is a {what} named {} already", normal_name(name))).help("choose another name").at(name.span))
+}
+
+/// Sources stand in name order: a source's index is its rank in the order of positions.
+fn sort_sources(plan: &mut Plan) {
+    let mut order: Vec<usize> = (0..plan.sources.len()).collect();
+    order.sort_by(|a, b| plan.sources[*a].name.cmp(&plan.sources[*b].name));
+    plan.sources = order.iter().map(|index| plan.sources[*index].clone()).collect();
+    for node in &mut plan.nodes {
+        if let Op::Source { source } = &mut node.op {
+            *source = order.iter().position(|old| old == source).expect("the order has every source");
+        }
+    }
+}
+
+/// The plan without the nodes that no view, no sink and no root needs.
+pub(crate) fn prune(mut plan: Plan, roots: &[NodeId]) -> Plan {
+    let mut needed = vec![false; plan.nodes.len()];
+    let ends = plan.views.iter().map(|view| view.node).chain(plan.sinks.iter().map(|sink| sink.node)).chain(roots.iter().copied());
+    ends.for_each(|id| needed[id.index()] = true);
+    for index in (0..plan.nodes.len()).rev() {
+        if needed[index] {
+            plan.nodes[index].inputs.iter().for_each(|input| needed[input.index()] = true);
+        }
+    }
+    let mut renamed = vec![NodeId(0); plan.nodes.len()];
+    let mut kept = Vec::new();
+    for (index, mut node) in std::mem::take(&mut plan.nodes).into_iter().enumerate() {
+        if needed[index] {
+            node.inputs.iter_mut().for_each(|input| *input = renamed[input.index()]);
+            renamed[index] = NodeId(kept.len() as u32);
+            kept.push(node);
+        }
+    }
+    plan.nodes = kept;
+    plan.views.iter_mut().for_each(|view| view.node = renamed[view.node.index()]);
+    plan.sinks.iter_mut().for_each(|sink| sink.node = renamed[sink.node.index()]);
+    plan
+}

@@ -1,0 +1,92 @@
+//! Why a statement is refused, before it is known which file it stands in. In: our reasons and DataFusion's errors. Out: a `SqlError`.
+
+use datafusion::common::{DataFusionError, Diagnostic};
+use datafusion::logical_expr::Expr;
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+
+use crate::error::SqlError;
+
+/// A reason with its place, if known, and its remedy.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    pub place: Option<Location>,
+    pub message: String,
+    pub help: Option<String>,
+    /// The reason is a now() that stands where it may not; expressions know no places, so that the text is searched for it.
+    pub about_now: bool,
+}
+
+pub(crate) type Result<T, E = Refusal> = std::result::Result<T, E>;
+
+impl Refusal {
+    pub fn new(message: impl Into<String>) -> Refusal {
+        Refusal { place: None, message: message.into(), help: None, about_now: false }
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Refusal {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// At the start of this piece of text, unless it is empty.
+    pub fn at(mut self, span: Span) -> Refusal {
+        if span != Span::empty() {
+            self.place = Some(span.start);
+        }
+        self
+    }
+
+    /// At the first column of the expression that knows its place.
+    pub fn at_expr(mut self, expr: &Expr) -> Refusal {
+        if self.place.is_none() {
+            self.place = expr.column_refs().into_iter().filter_map(|column| column.spans().first()).map(|span| location(&span)).min();
+        }
+        self
+    }
+
+    pub fn about_now(mut self) -> Refusal {
+        self.about_now = true;
+        self
+    }
+
+    /// `fallback` is where the statement begins.
+    pub fn into_error(self, file: &str, fallback: Location) -> SqlError {
+        let place = self.place.unwrap_or(fallback);
+        SqlError { file: file.to_string(), line: place.line, column: place.column, message: self.message, help: self.help }
+    }
+}
+
+fn location(span: &datafusion::common::Span) -> Location {
+    Location { line: span.start.line, column: span.start.column }
+}
+
+impl From<DataFusionError> for Refusal {
+    fn from(error: DataFusionError) -> Refusal {
+        match error.diagnostic() {
+            Some(diagnostic) => from_diagnostic(diagnostic, &error),
+            None => Refusal::new(plain(&error)),
+        }
+    }
+}
+
+fn from_diagnostic(diagnostic: &Diagnostic, error: &DataFusionError) -> Refusal {
+    // The text of an unknown relation is better in our own words; a diagnostic only adds its place.
+    let own = plain(error);
+    let message = if own.starts_with("there is no ") || own.starts_with("FEATURES(") { own } else { diagnostic.message.clone() };
+    let helps: Vec<String> = diagnostic.notes.iter().map(|note| note.message.clone()).chain(diagnostic.helps.iter().map(|help| help.message.clone())).collect();
+    let place = diagnostic.span.as_ref().map(location);
+    let help = if helps.is_empty() { None } else { Some(helps.join("; ")) };
+    Refusal { place, message, help, about_now: false }
+}
+
+/// The sentence without DataFusion's prefixes, its talk of bugs and its list of candidate signatures.
+fn plain(error: &DataFusionError) -> String {
+    let text = error.find_root().strip_backtrace();
+    let text = text.split("\nThis issue was likely caused").next().unwrap_or_default();
+    let prefixes = ["Error during planning: ", "Internal error: ", "Schema error: ", "This feature is not implemented: ", "Execution error: ", "type_coercion\ncaused by\n"];
+    let mut text = text.trim();
+    while let Some(rest) = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest.trim();
+    }
+    text.trim_end_matches('.').to_string()
+}

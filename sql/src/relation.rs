@@ -1,0 +1,247 @@
+//! `LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()`: a relation planner and the plan node it makes.
+//!
+//! The node's columns are the left side's, then the service's output under the join's alias, then status and event_time under names no
+//! user can type. It has the left side as its only input; which features it reads is settled when lowering.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::{DFSchema, DFSchemaRef, Result, TableReference, plan_err};
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Extension, LogicalPlan, Operator, UserDefinedLogicalNodeCore};
+use datafusion::sql::sqlparser::ast;
+use freshet_core::ServiceDef;
+
+use crate::context::FEATURES_SCHEMA;
+use crate::fold::{lookup_service, lookup_alias};
+
+/// The hidden columns behind `f.status` and `f.event_time`.
+pub(crate) const STATUS: &str = "f$status";
+pub(crate) const EVENT_TIME: &str = "f$event_time";
+
+/// The qualifier of the hidden columns of the lookup that is called `alias`.
+pub(crate) fn hidden_qualifier(alias: &str) -> String {
+    format!("{alias}$lookup")
+}
+
+/// What a lookup brings: the entity columns of all parts, each name once, then the request columns.
+pub(crate) fn service_input(service: &ServiceDef) -> Vec<Field> {
+    let mut input: Vec<Field> = Vec::new();
+    for field in service.parts.iter().flat_map(|part| &part.entity).chain(&service.request) {
+        if !input.iter().any(|known| known.name() == field.name()) {
+            input.push(field.clone());
+        }
+    }
+    input
+}
+
+/// A left side with the features of a service beside each of its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct FeatureLookup {
+    pub service: String,
+    pub alias: String,
+    /// Over the left side, in the order of [`service_input`].
+    pub bindings: Vec<Expr>,
+    pub left: Arc<LogicalPlan>,
+    output: Vec<FieldRef>,
+    schema: DFSchemaRef,
+}
+
+impl FeatureLookup {
+    fn new(service: String, alias: String, bindings: Vec<Expr>, output: Vec<FieldRef>, left: LogicalPlan) -> Result<FeatureLookup> {
+        let mut fields: Vec<(Option<TableReference>, FieldRef)> =
+            left.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
+        let qualifier = TableReference::bare(alias.as_str());
+        fields.extend(output.iter().map(|field| (Some(qualifier.clone()), field.clone())));
+        let hidden = TableReference::bare(hidden_qualifier(&alias));
+        let event_time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        fields.push((Some(hidden.clone()), Arc::new(Field::new(STATUS, DataType::Utf8, false))));
+        fields.push((Some(hidden), Arc::new(Field::new(EVENT_TIME, event_time, true))));
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
+        Ok(FeatureLookup { service, alias, bindings, left: Arc::new(left), output, schema })
+    }
+}
+
+impl PartialOrd for FeatureLookup {
+    fn partial_cmp(&self, _: &FeatureLookup) -> Option<Ordering> {
+        None
+    }
+}
+
+impl UserDefinedLogicalNodeCore for FeatureLookup {
+    fn name(&self) -> &str {
+        "FeatureLookup"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.left]
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        self.bindings.clone()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bindings: Vec<String> = self.bindings.iter().map(|expr| expr.to_string()).collect();
+        write!(f, "FeatureLookup: {} as {} by [{}]", self.service, self.alias, bindings.join(", "))
+    }
+
+    fn with_exprs_and_inputs(&self, bindings: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<FeatureLookup> {
+        let left = inputs.pop().expect("a lookup has one input");
+        FeatureLookup::new(self.service.clone(), self.alias.clone(), bindings, self.output.clone(), left)
+    }
+
+    /// Left columns that are wanted above or bound here; without this every column of the left side would be kept.
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let left = self.left.schema();
+        let width = left.fields().len();
+        let mut needed: Vec<usize> = output_columns.iter().copied().filter(|column| *column < width).collect();
+        needed.extend(self.bindings.iter().flat_map(|expr| expr.column_refs()).filter_map(|column| left.index_of_column(column).ok()));
+        needed.sort_unstable();
+        needed.dedup();
+        Some(vec![needed])
+    }
+}
+
+/// Plans the nested joins that [`crate::fold`] makes around lookups; leaves everything else to DataFusion.
+#[derive(Debug)]
+pub(crate) struct LookupPlanner {
+    services: Arc<BTreeMap<String, ServiceDef>>,
+}
+
+impl LookupPlanner {
+    pub fn new(services: Arc<BTreeMap<String, ServiceDef>>) -> LookupPlanner {
+        LookupPlanner { services }
+    }
+
+    fn lookup(&self, mut joined: ast::TableWithJoins, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        let join = joined.joins.pop().expect("a folded join ends with its lookup");
+        let left = match joined.joins.is_empty() {
+            true => joined.relation,
+            false => ast::TableFactor::NestedJoin { table_with_joins: Box::new(joined), alias: None },
+        };
+        let left = context.plan(left)?;
+        let name = context.normalize_ident(lookup_service(&join.relation).expect("a folded join ends with its lookup").clone());
+        let Some(service) = self.services.get(&name) else {
+            return plan_err!("there is no feature service named {name}");
+        };
+        let alias = context.normalize_ident(lookup_alias(&join.relation).expect("a folded join ends with its lookup").clone());
+        let constraint = match join.join_operator {
+            ast::JoinOperator::Left(constraint) | ast::JoinOperator::LeftOuter(constraint) => constraint,
+            _ => return plan_err!("FEATURES({name}) answers every left row, so it stands in a LEFT JOIN"),
+        };
+        let input = service_input(service);
+        let bound = match constraint {
+            ast::JoinConstraint::Using(columns) => bind_using(&name, &input, columns, left.schema(), context)?,
+            ast::JoinConstraint::On(condition) => bind_on(&name, &alias, &input, condition, left.schema(), context)?,
+            _ => return plan_err!("FEATURES({name}) needs USING or ON that binds {}", names(&input)),
+        };
+        let bindings = input
+            .iter()
+            .zip(bound)
+            .map(|(field, expr)| match expr {
+                Some(expr) if expr.get_type(left.schema())? == *field.data_type() => Ok(expr),
+                Some(expr) => expr.cast_to(field.data_type(), left.schema()),
+                None => plan_err!("FEATURES({name}) needs a value for {}; its keys and request columns are {}", field.name(), names(&input)),
+            })
+            .collect::<Result<Vec<Expr>>>()?;
+        let output = service.schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
+        let node = FeatureLookup::new(name, alias, bindings, output, left)?;
+        Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+    }
+}
+
+impl RelationPlanner for LookupPlanner {
+    fn plan_relation(&self, relation: ast::TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+        match relation {
+            ast::TableFactor::NestedJoin { table_with_joins, alias: None }
+                if table_with_joins.joins.last().is_some_and(|join| lookup_service(&join.relation).is_some()) =>
+            {
+                let plan = self.lookup(*table_with_joins, context)?;
+                Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
+            }
+            // DataFusion ignores a version silently.
+            ast::TableFactor::Table { version: Some(_), ref name, .. } if !is_features(name) => {
+                plan_err!("FOR SYSTEM_TIME AS OF is for FEATURES(service); {name} is read as it is now")
+            }
+            other => Ok(RelationPlanning::Original(Box::new(other))),
+        }
+    }
+}
+
+fn is_features(name: &ast::ObjectName) -> bool {
+    name.0.len() == 2 && name.0[0].as_ident().is_some_and(|ident| ident.value.eq_ignore_ascii_case(FEATURES_SCHEMA))
+}
+
+fn names(input: &[Field]) -> String {
+    input.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn bind_using(
+    service: &str,
+    input: &[Field],
+    columns: Vec<ast::ObjectName>,
+    left: &DFSchema,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Vec<Option<Expr>>> {
+    let mut bound: Vec<Option<Expr>> = vec![None; input.len()];
+    for column in columns {
+        let Some(ident) = column.0.last().and_then(|part| part.as_ident()) else { return plan_err!("{column} is not a column name") };
+        let name = context.normalize_ident(ident.clone());
+        let Some(index) = input.iter().position(|field| *field.name() == name) else {
+            return plan_err!("{name} is neither an entity nor a REQUEST column of {service}; those are {}", names(input));
+        };
+        if bound[index].is_some() {
+            return plan_err!("{name} is bound twice in FEATURES({service})");
+        }
+        bound[index] = Some(context.sql_to_expr(ast::Expr::Identifier(ident.clone()), left)?);
+    }
+    Ok(bound)
+}
+
+fn bind_on(
+    service: &str,
+    alias: &str,
+    input: &[Field],
+    condition: ast::Expr,
+    left: &DFSchema,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<Vec<Option<Expr>>> {
+    let qualifier = TableReference::bare(alias);
+    let right = DFSchema::new_with_metadata(
+        input.iter().map(|field| (Some(qualifier.clone()), Arc::new(field.clone()))).collect(),
+        Default::default(),
+    )?;
+    let condition = context.sql_to_expr(condition, &left.join(&right)?)?;
+    let side = |expr: &Expr| match expr {
+        Expr::Column(column) if column.relation.as_ref() == Some(&qualifier) => input.iter().position(|field| *field.name() == column.name),
+        _ => None,
+    };
+    let mut bound: Vec<Option<Expr>> = vec![None; input.len()];
+    for conjunct in split_conjunction(&condition) {
+        let Expr::BinaryExpr(BinaryExpr { left: one, op: Operator::Eq, right: other }) = conjunct else {
+            return plan_err!("FEATURES({service}) is bound by equality only, found {conjunct}");
+        };
+        let (index, value) = match (side(one), side(other)) {
+            (Some(index), None) => (index, other),
+            (None, Some(index)) => (index, one),
+            _ => return plan_err!("{conjunct} does not compare a key or REQUEST column of {alias} with the left side"),
+        };
+        if value.column_refs().iter().any(|column| column.relation.as_ref() == Some(&qualifier)) {
+            return plan_err!("{conjunct} does not compare a key or REQUEST column of {alias} with the left side");
+        }
+        if bound[index].is_some() {
+            return plan_err!("{} is bound twice in FEATURES({service})", input[index].name());
+        }
+        bound[index] = Some(value.as_ref().clone());
+    }
+    Ok(bound)
+}

@@ -182,6 +182,20 @@ impl Batch {
         Batch { rows: taken, epochs: self.epochs.take(rows), diffs, positions: self.positions.take(rows) }
     }
 
+    /// The rows with epochs below `epoch`, and the others; neither is copied if one is empty.
+    pub fn split_at(&self, epoch: Epoch) -> (Batch, Batch) {
+        let count = match &self.epochs {
+            Counts::Const(value) => usize::from(*value < epoch.0) * self.len(),
+            Counts::Each(values) => values.iter().filter(|value| **value < epoch.0).count(),
+        };
+        if count == self.len() || count == 0 {
+            let (whole, none) = (self.clone(), self.slice(0, 0));
+            return if count == 0 { (none, whole) } else { (whole, none) };
+        }
+        let (before, after): (Vec<u32>, Vec<u32>) = (0..self.len() as u32).partition(|row| self.epochs.get(*row as usize) < epoch.0);
+        (self.take(&before), self.take(&after))
+    }
+
     /// The rows whose mask is true; NULL counts as false.
     pub fn filter(&self, mask: &BooleanArray) -> Batch {
         assert_eq!(mask.len(), self.len());

@@ -64,7 +64,7 @@ impl ViewLog {
             }
             data.batches.iter().map(|(_, batch)| batch.clone()).collect()
         };
-        let visible = batches.iter().map(|batch| below(batch, s).0).filter(|batch| !batch.is_empty());
+        let visible = batches.iter().map(|batch| batch.split_at(s).0).filter(|batch| !batch.is_empty());
         if self.append_only {
             return Ok(visible.map(|batch| batch.rows().clone()).collect());
         }
@@ -94,7 +94,7 @@ impl ViewLog {
     }
 
     fn compact(&self, data: &mut ViewData, history: Epoch) {
-        let (old, new): (Vec<Batch>, Vec<Batch>) = data.batches.iter().map(|(_, batch)| below(batch, history)).unzip();
+        let (old, new): (Vec<Batch>, Vec<Batch>) = data.batches.iter().map(|(_, batch)| batch.split_at(history)).unzip();
         data.batches.clear();
         data.compacted = data.compacted.max(history);
         data.small = 0;
@@ -142,17 +142,6 @@ impl ViewData {
             self.push(joined);
         }
     }
-}
-
-/// The rows with epochs below `s`, and the others.
-fn below(batch: &Batch, s: Epoch) -> (Batch, Batch) {
-    let (old, new): (Vec<u32>, Vec<u32>) = match batch.epochs() {
-        Counts::Const(epoch) if *epoch < s.0 => return (batch.clone(), batch.slice(0, 0)),
-        Counts::Const(_) => return (batch.slice(0, 0), batch.clone()),
-        Counts::Each(epochs) if epochs.iter().all(|epoch| *epoch < s.0) => return (batch.clone(), batch.slice(0, 0)),
-        Counts::Each(epochs) => (0..batch.len() as u32).partition(|row| epochs[*row as usize] < s.0),
-    };
-    (batch.take(&old), batch.take(&new))
 }
 
 fn repeated(batch: &Batch) -> RecordBatch {

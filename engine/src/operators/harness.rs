@@ -48,7 +48,7 @@ impl Route {
     }
 }
 
-type Drain = Box<dyn FnMut(&mut Vec<(u64, Batch)>)>;
+type Drain = Box<dyn FnMut(&mut Vec<Batch>)>;
 
 /// Builds the operator into the dataflow.
 pub fn step_operator<'scope>(
@@ -63,11 +63,11 @@ pub fn step_operator<'scope>(
         drains.push(match route {
             Route::Local => {
                 let mut input = builder.new_input(stream, Pipeline);
-                Box::new(move |stash| input.for_each(|cap, edge| stash.extend(edge.0.take().map(|batch| (*cap.time(), batch)))))
+                Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
             }
             Route::Shard(pact) => {
                 let mut input = builder.new_input(stream, pact);
-                Box::new(move |stash| input.for_each(|cap, edge| stash.extend(edge.0.take().map(|batch| (*cap.time(), batch)))))
+                Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
             }
         });
     }
@@ -79,7 +79,7 @@ pub fn step_operator<'scope>(
         let errors_capability = capabilities.pop().expect("two outputs, two capabilities");
         let rows_capability = capabilities.pop().expect("two outputs, two capabilities");
         let mut held = Some((rows_capability, errors_capability));
-        let mut stashes: Vec<Vec<(u64, Batch)>> = drains.iter().map(|_| Vec::new()).collect();
+        let mut stashes: Vec<Vec<Batch>> = drains.iter().map(|_| Vec::new()).collect();
         move |frontiers| {
             for (drain, stash) in drains.iter_mut().zip(&mut stashes) {
                 drain(stash);
@@ -93,7 +93,7 @@ pub fn step_operator<'scope>(
             if lower <= *rows_capability.time() {
                 return;
             }
-            let mut closed: Vec<Vec<Batch>> = stashes.iter_mut().map(|stash| take_before(stash, lower)).collect();
+            let mut closed: Vec<Vec<Batch>> = stashes.iter_mut().map(|stash| take_closed(stash, lower)).collect();
             let mut out = Output::default();
             operator.step(&mut closed, Epoch(lower - 1), &mut out);
             if !out.rows.is_empty() {
@@ -109,11 +109,16 @@ pub fn step_operator<'scope>(
     Bundle { rows, errors }
 }
 
-fn take_before(stash: &mut Vec<(u64, Batch)>, lower: u64) -> Vec<Batch> {
-    if stash.iter().all(|(time, _)| *time < lower) {
-        return stash.drain(..).map(|(_, batch)| batch).collect();
+/// The rows with epochs below `lower`, all of which have come. A worker that closes two steps at once sends both in one message, so
+/// later rows may be among them: they stay.
+fn take_closed(stash: &mut Vec<Batch>, lower: u64) -> Vec<Batch> {
+    let mut closed = Vec::new();
+    let mut open = Vec::new();
+    for batch in stash.drain(..) {
+        let (before, after) = batch.split_at(Epoch(lower));
+        closed.extend(Some(before).filter(|batch| !batch.is_empty()));
+        open.extend(Some(after).filter(|batch| !batch.is_empty()));
     }
-    let (closed, open): (Vec<_>, Vec<_>) = stash.drain(..).partition(|(time, _)| *time < lower);
     *stash = open;
-    closed.into_iter().map(|(_, batch)| batch).collect()
+    closed
 }

@@ -60,7 +60,7 @@ impl Join {
             Some(at) => {
                 let row = &mut sides[side][at];
                 row.count += change.count;
-                row.position = row.position.max(change.position);
+                row.position = if change.count > 0 { row.position.max(change.position) } else { row.position };
                 if row.count == 0 {
                     sides[side].swap_remove(at);
                 }

@@ -30,12 +30,13 @@ impl StepOperator for Live {
         let batches = std::mem::take(&mut inputs[0]);
         let encoded: Vec<_> =
             batches.iter().map(|batch| self.codec.encode(batch.rows().columns()).expect("the codec was made for this source")).collect();
-        // Epoch, then row: the sum of its diffs and its last position.
+        // Epoch, then row: the sum of its diffs and the last position of an insertion; a retraction takes out the oldest.
         let mut changes: BTreeMap<(u64, &[u8]), (i64, u64)> = BTreeMap::new();
         for (batch, rows) in batches.iter().zip(&encoded) {
             for row in 0..batch.len() {
                 let change = changes.entry((batch.epoch(row).0, rows.row(row).data())).or_default();
-                *change = (change.0 + batch.diff(row), change.1.max(batch.position(row)));
+                let position = if batch.diff(row) > 0 { batch.position(row) } else { 0 };
+                *change = (change.0 + batch.diff(row), change.1.max(position));
             }
         }
         let mut errors = ErrorRows::new(&self.name, self.sources.clone());

@@ -53,11 +53,12 @@ impl TemporalFilter {
         let rows = self.pending.entry(epoch).or_default();
         match rows.get_mut(row) {
             None => {
-                rows.insert(row.into(), (diff, position));
+                rows.insert(row.into(), (diff, if diff > 0 { position } else { 0 }));
             }
             Some((total, last)) => {
                 *total += diff;
-                *last = (*last).max(position);
+                // A retraction takes out the oldest of equal rows, so the last insertion's position stays.
+                *last = if diff > 0 { (*last).max(position) } else { *last };
                 if *total == 0 {
                     rows.remove(row);
                     if rows.is_empty() {

@@ -1,0 +1,9 @@
+//! The engine against the interpreter: every operator, every epoch, any cut, any number of workers, any restart.
+
+mod oracle;
+#[path = "../testkit/tests/plans.rs"]
+#[allow(dead_code)]
+mod plans;
+mod reads;
+mod restart;
+mod running;

@@ -1,0 +1,47 @@
+//! C1: at every epoch every node equals recomputation, whatever the batches, the cut into steps and the number of workers.
+
+use freshet_engine::{EngineConfig, StepCut};
+use freshet_testkit::generate::Shape;
+
+use crate::plans::every_operator;
+use crate::running::{assert_histories, connectors, interpreter, observed, run};
+
+const CUTS: [StepCut; 4] = [StepCut::Epochs(1), StepCut::Epochs(7), StepCut::Rows(16), StepCut::All];
+
+#[test]
+fn c1_every_operator_equals_the_interpreter_at_every_epoch() {
+    let plan = observed(every_operator());
+    for seed in 0..24 {
+        let shape = Shape { rows: 60, stray_retractions: if seed % 3 == 0 { 0.05 } else { 0.0 }, ..Shape::default() };
+        let input = connectors(&plan, seed, &shape);
+        let interpreter = interpreter(&plan, &input);
+        for (index, cut) in CUTS.into_iter().enumerate() {
+            let workers = [1, 2, 4][(seed as usize + index) % 3];
+            let connectors = connectors(&plan, seed, &shape);
+            let history_ms = [0, 5_000, u64::MAX][index % 3];
+            run(&plan, EngineConfig { workers, cut, history_ms, ..EngineConfig::default() }, &connectors).shutdown().unwrap();
+            assert_histories(&format!("seed {seed}, {workers} workers, {cut:?}"), &plan, &interpreter, &connectors);
+        }
+    }
+}
+
+#[test]
+fn t12_late_rows_and_broken_records_are_no_input() {
+    let mut plan = observed(every_operator());
+    plan.sources.iter_mut().for_each(|source| source.lateness_ms = Some(10_000));
+    for seed in 100..104 {
+        let shape = Shape { rows: 60, broken: 0.1, late: 0.4, retractions: 0.0, ..Shape::default() };
+        let input = connectors(&plan, seed, &shape);
+        let interpreter = interpreter(&plan, &input);
+        let engine = run(&plan, EngineConfig { workers: 2, cut: StepCut::Epochs(3), ..EngineConfig::default() }, &input);
+        let status = engine.reader().status();
+        engine.shutdown().unwrap();
+        assert_histories(&format!("seed {seed}"), &plan, &interpreter, &input);
+        for (index, source) in plan.sources.iter().enumerate() {
+            let assigned = freshet_testkit::assign_epochs(source, index, input.records(&source.name)).unwrap();
+            assert_eq!(status.sources[index].late_rows, assigned.late.len() as u64);
+            let dead: u64 = status.sources[index].dead_letters.iter().map(|(_, count)| count).sum();
+            assert_eq!(dead, (assigned.dead_letters.len() + assigned.quarantined.len()) as u64);
+        }
+    }
+}

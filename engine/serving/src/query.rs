@@ -26,6 +26,6 @@ pub trait Queries: Send + Sync {
     fn prepare(&self, sql: &str) -> Result<Prepared>;
 
     /// Runs the statement once per parameter row and appends the answers; without parameters once. All of it is read at one
-    /// epoch: `at`, or the last complete one. Errors: Invalid (also an epoch that is no longer kept), Data (a failing expression).
+    /// epoch: `at`, or the last complete one; the answer's point is the instant after it. Errors: Invalid (also an epoch that is no longer kept), Data (a failing expression).
     fn run(&self, sql: &str, parameters: Option<&RecordBatch>, at: Option<Epoch>) -> Result<QueryAnswer>;
 }

@@ -19,52 +19,53 @@ use crate::lookup::Lookups;
 use crate::pulse::{Pulse, SAMPLE_EVERY};
 use crate::query::Queries;
 
-/// Where to listen. Loopback only: there is no authentication yet.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// Shown on the status page.
-    pub pipeline: String,
-    pub flight: SocketAddr,
-    pub http: SocketAddr,
+/// The two bound addresses, before anything is served: a taken port is found before a pipeline starts.
+pub struct Listeners {
+    flight: (TcpListener, SocketAddr),
+    http: (TcpListener, SocketAddr),
+}
+
+impl Listeners {
+    /// Port 0 takes a free one. Errors: Invalid for an address that is not loopback (there is no authentication yet), Unavailable for one
+    /// that is taken.
+    pub async fn bind(flight: SocketAddr, http: SocketAddr) -> Result<Listeners> {
+        Ok(Listeners { flight: bind("Flight", flight).await?, http: bind("HTTP", http).await? })
+    }
+
+    /// The address of Flight, with its real port.
+    pub fn flight(&self) -> SocketAddr {
+        self.flight.1
+    }
+
+    /// The address of HTTP, with its real port.
+    pub fn http(&self) -> SocketAddr {
+        self.http.1
+    }
 }
 
 /// A running server.
 pub struct Server {
-    flight: SocketAddr,
-    http: SocketAddr,
     pulse: Arc<Pulse>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Binds both addresses and serves on the current runtime. Errors: Invalid for an address that is not loopback, Unavailable for one
-    /// that is taken.
-    pub async fn start(config: ServerConfig, reader: Arc<dyn Reader>, queries: Arc<dyn Queries>) -> Result<Server> {
-        let (flight_listener, flight) = bind("Flight", config.flight).await?;
-        let (http_listener, http) = bind("HTTP", config.http).await?;
+    /// Serves on the current runtime. `pipeline` is the name the status page shows.
+    pub fn start(listeners: Listeners, pipeline: &str, reader: Arc<dyn Reader>, queries: Arc<dyn Queries>) -> Server {
         let lookups = Arc::new(Lookups::new(reader.clone()));
         let pulse = Arc::new(Pulse::default());
         let (stop, stopped) = watch::channel(false);
-        let state = HttpState { pipeline: config.pipeline.into(), reader: reader.clone(), lookups: lookups.clone(), pulse: pulse.clone() };
+        let state = HttpState { pipeline: pipeline.into(), reader: reader.clone(), lookups: lookups.clone(), pulse: pulse.clone() };
         let tasks = vec![
-            tokio::spawn(serve_flight(flight_listener, Front::new(reader.clone(), queries, lookups), stopped.clone())),
-            tokio::spawn(listen(http_listener, router(state), stopped.clone())),
+            tokio::spawn(serve_flight(listeners.flight.0, Front::new(reader.clone(), queries, lookups), stopped.clone())),
+            tokio::spawn(listen(listeners.http.0, router(state), stopped.clone())),
             tokio::spawn(sample(reader, pulse.clone(), stopped)),
         ];
-        Ok(Server { flight, http, pulse, stop, tasks })
+        Server { pulse, stop, tasks }
     }
 
-    /// The address Flight listens at, with its real port.
-    pub fn flight(&self) -> SocketAddr {
-        self.flight
-    }
-
-    /// The address HTTP listens at, with its real port.
-    pub fn http(&self) -> SocketAddr {
-        self.http
-    }
-
+    /// Over the last ten seconds.
     pub fn events_per_second(&self) -> f64 {
         self.pulse.events_per_second()
     }

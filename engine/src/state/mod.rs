@@ -11,3 +11,6 @@ pub use cells::{Cell, CellKind, Datum, DatumReader};
 pub use latest::{LatestKey, LatestRow};
 pub use rolling::{Overlay, RollingKey, RollingLayout};
 pub use sharded::ShardedMap;
+
+#[cfg(test)]
+mod rolling_tests;

@@ -139,13 +139,15 @@ impl EventTree {
         }
     }
 
-    /// Adds the cells of events with from ≤ time < until.
-    pub fn range(&self, from: i64, until: i64, cells: &mut [Cell]) {
+    /// Adds the cells of events with from ≤ time < until. Returns how many leaves and groups it took.
+    pub fn range(&self, from: i64, until: i64, cells: &mut [Cell]) -> usize {
         if from >= until || self.leaves.is_empty() {
-            return;
+            return 0;
         }
+        let mut visited = 0;
         let (mut index, last) = (self.leaf_of(from), self.leaf_of(until - 1));
         while index <= last.min(self.leaves.len() - 1) {
+            visited += 1;
             let leaf = &self.leaves[index];
             let whole = leaf.times.first().is_none_or(|time| *time >= from) && leaf.times.last().is_none_or(|time| *time < until);
             if !whole {
@@ -158,6 +160,7 @@ impl EventTree {
             merged.unwrap_or(&leaf.summary).iter().zip(cells.iter_mut()).for_each(|(part, cell)| cell.merge(part));
             index = end;
         }
+        visited
     }
 
     /// The times of events before `until`, greatest first.

@@ -75,7 +75,8 @@ impl Statements {
         let schema = wire_schema(&answer.schema);
         let rows: usize = answer.batches.iter().map(RecordBatch::num_rows).sum();
         let bytes: usize = answer.batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        let epoch = Some(answer.point.q.0);
+        // An answer at (F, F) has seen the epochs below F; the last of them is what a view is read at.
+        let epoch = answer.point.s.0.checked_sub(1);
         let waiting = lock(&self.answers).insert(answer, bytes);
         let ticket = StatementTicket { sql, epoch, parameters, answer: waiting };
         let ticket = TicketStatementQuery { statement_handle: ticket.encode_to_vec().into() };

@@ -18,3 +18,4 @@ mod status;
 pub use health::reasons_not_ready;
 pub use listen::listen;
 pub use router::{HttpState, router};
+pub use status::epoch_date;

@@ -1,7 +1,15 @@
 //! Reads from outside: one instant for all views, exact at any kept epoch, and equal to the interpreter.
 
-use freshet_core::{Epoch, NodeId, Op, ReadPoint};
-use freshet_engine::{EngineConfig, StepCut};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use freshet_core::{
+    Epoch, FeatureAnswer, FeatureRequest, NodeId, Op, Plan, ReadMode, ReadPoint, ServiceColumn, ServiceDef, ServicePart, Value, ViewKind,
+};
+use freshet_engine::{Engine, EngineConfig, StepCut};
+use freshet_testkit::Interpreter;
 use freshet_testkit::compare::{accumulate, assert_same, content_of};
 use freshet_testkit::generate::Shape;
 
@@ -49,5 +57,98 @@ fn a_read_outside_the_kept_history_names_what_is_kept() {
     assert!(late.message.contains(&format!("the last complete one is {last}")), "{late}");
     let unknown = reader.snapshot(&["nothing"], None).unwrap_err();
     assert!(unknown.message.contains("there is no view nothing"), "{unknown}");
+    engine.shutdown().unwrap();
+}
+
+/// A service over every feature view of the plan, its columns renamed so that they are unique.
+fn with_service(mut plan: Plan) -> Plan {
+    let features: Vec<(String, SchemaRef)> =
+        plan.views.iter().filter(|view| view.kind == ViewKind::Feature).map(|view| (view.name.clone(), view.schema.clone())).collect();
+    let (mut output, mut fields) = (Vec::new(), Vec::new());
+    for (part, (view, schema)) in features.iter().enumerate() {
+        for column in 1..schema.fields().len() {
+            output.push(ServiceColumn::Feature { part, column });
+            fields.push(schema.field(column).clone().with_name(format!("{view}_{column}")).with_nullable(true));
+        }
+    }
+    let entity = || vec![Field::new("k", DataType::Utf8, true)];
+    let parts = features.iter().map(|(view, _)| ServicePart { view: view.clone(), entity: entity() }).collect();
+    plan.services.push(ServiceDef { name: "all".into(), parts, request: Vec::new(), output, schema: Arc::new(Schema::new(fields)) });
+    plan
+}
+
+fn keys() -> RecordBatch {
+    let keys = StringArray::from(vec![Some("k0"), Some("k1"), None, Some("nobody"), Some("k2"), Some("k3"), Some("k0")]);
+    RecordBatch::try_from_iter([("k", Arc::new(keys) as ArrayRef)]).unwrap()
+}
+
+fn check_answer(plan: &Plan, interpreter: &Interpreter, answer: &FeatureAnswer, seed: u64) {
+    let mut column = 0;
+    for view in plan.views.iter().filter(|view| view.kind == ViewKind::Feature) {
+        let width = view.schema.fields().len() - 1;
+        for (row, key) in Value::rows_of(&keys()).unwrap().into_iter().enumerate() {
+            let expected = interpreter.lookup(view.node, &key, answer.point);
+            for feature in 0..width {
+                let found = Value::of(answer.features.column(column + feature), row).unwrap();
+                let place = format!("seed {seed}: {} feature {feature} of {key:?} at {:?}", view.name, answer.point);
+                assert_eq!(found, expected.values[feature], "{place}");
+                assert_eq!(answer.statuses[column + feature][row], expected.statuses[feature], "{place}");
+                assert_eq!(answer.event_times[column + feature][row], expected.e_last, "{place}");
+            }
+        }
+        column += width;
+    }
+}
+
+#[test]
+fn c2_reads_made_during_the_run_equal_the_interpreter_at_their_instant() {
+    let plan = with_service(observed(every_operator()));
+    for seed in 400..404 {
+        let input = connectors(&plan, seed, &Shape { rows: 60, ..Shape::default() });
+        let interpreter = interpreter(&plan, &input);
+        let config = EngineConfig { workers: 2, cut: StepCut::Epochs(1), history_ms: 0, events_per_second: Some(1_000), ..EngineConfig::default() };
+        let engine = Engine::start(plan.clone(), config, &input).unwrap();
+        let reader = engine.reader();
+        let request = |mode| FeatureRequest { service: "all".into(), rows: keys(), mode };
+        let mut answers = Vec::new();
+        while !engine.wait_timeout(Duration::ZERO).unwrap() {
+            answers.extend(reader.features(&request(ReadMode::Fresh)));
+        }
+        answers.push(reader.features(&request(ReadMode::Fresh)).unwrap());
+        answers.dedup_by_key(|answer| answer.point);
+        assert!(answers.len() > 10, "the run was read {} times", answers.len());
+        answers.iter().for_each(|answer| check_answer(&plan, &interpreter, answer, seed));
+        engine.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn t16_features_as_of_any_kept_instant_equal_the_interpreter() {
+    let plan = with_service(observed(every_operator()));
+    for seed in 410..413 {
+        let input = connectors(&plan, seed, &Shape { rows: 50, ..Shape::default() });
+        let interpreter = interpreter(&plan, &input);
+        let engine = run(&plan, EngineConfig { workers: 1, cut: StepCut::All, history_ms: u64::MAX, ..EngineConfig::default() }, &input);
+        let reader = engine.reader();
+        let last = interpreter.end();
+        for back in [0, 1, 999, 1000, 5_000, 7_777, 20_000, 31_000] {
+            let mode = ReadMode::AsOf(Epoch(last.0.saturating_sub(back)));
+            let answer = reader.features(&FeatureRequest { service: "all".into(), rows: keys(), mode }).unwrap();
+            check_answer(&plan, &interpreter, &answer, seed);
+        }
+        engine.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn a_lookup_with_a_missing_column_or_a_wrong_service_says_what_it_needs() {
+    let plan = with_service(observed(every_operator()));
+    let input = connectors(&plan, 1, &Shape { rows: 20, ..Shape::default() });
+    let engine = run(&plan, EngineConfig::default(), &input);
+    let rows = RecordBatch::try_from_iter([("key", keys().column(0).clone())]).unwrap();
+    let missing = engine.reader().features(&FeatureRequest { service: "all".into(), rows: rows.clone(), mode: ReadMode::Fresh }).unwrap_err();
+    assert!(missing.message.contains("column k (Utf8) is missing; the request has: key"), "{missing}");
+    let unknown = engine.reader().features(&FeatureRequest { service: "al".into(), rows, mode: ReadMode::Fresh }).unwrap_err();
+    assert!(unknown.message.contains("there is no feature service al; there are: all"), "{unknown}");
     engine.shutdown().unwrap();
 }

@@ -1,1 +1,34 @@
-//! x
+//! The binary `freshet`: joins SQL, engine, connectors and servers, and is all of the command line.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `cli.rs` | the command line |
+//! | `config.rs` | settings: file < environment < flag |
+//! | `exit.rs` | exit codes, and how an error becomes one |
+//! | `scripts.rs` | paths to scripts |
+//! | `node.rs` | `freshet run`: THE wiring |
+//! | `queries.rs` | SQL behind the servers |
+//! | `progress.rs` | the live line on the terminal |
+//! | `client.rs`, `shell.rs`, `features.rs` | `freshet sql` and `freshet features get`, over Flight |
+//! | `rows.rs` | answers as table, JSON or CSV |
+//! | `explain.rs` | `freshet explain` |
+//! | `test/` | `freshet test`: sqllogictest files and pipeline fixtures in an embedded engine |
+#![forbid(unsafe_code)]
+
+mod cli;
+mod client;
+mod config;
+mod exit;
+mod explain;
+mod features;
+mod node;
+mod progress;
+mod queries;
+mod rows;
+mod scripts;
+mod shell;
+mod test;
+
+pub use cli::main;
+pub use exit::abort_on_panic;
+pub use queries::PipelineQueries;

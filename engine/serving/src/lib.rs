@@ -28,7 +28,7 @@ mod server;
 mod wire;
 
 pub use ask::{FeaturesAsk, Mode, parse_mode};
+pub use columns::to_json;
 pub use http::{epoch_date, reasons_not_ready};
 pub use query::{Prepared, Queries, QueryAnswer};
-pub use columns::to_json;
 pub use server::{Listeners, Server};

@@ -1,0 +1,117 @@
+//! The client side of Flight, for `freshet sql` and `freshet features get`. In: an address and a request. Out: batches, or a sentence a
+//! person can act on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow_flight::Ticket;
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::exit::Failure;
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// What came back.
+pub struct Received {
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+    /// Of the last message that had any.
+    pub metadata: Bytes,
+}
+
+pub struct Client {
+    flight: FlightServiceClient<Channel>,
+    address: String,
+}
+
+impl Client {
+    /// `grpc://host:port`, `http://host:port` or `host:port`. Errors: nobody listens there.
+    pub async fn connect(address: &str) -> Result<Client, Failure> {
+        let bare = address.strip_prefix("grpc://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+        if bare.contains("://") {
+            return Err(Failure::wrong(anyhow!("address {address} is not understood; write grpc://host:port")));
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{bare}"))
+            .with_context(|| format!("address {address} is not understood; write grpc://host:port"))
+            .map_err(Failure::wrong)?;
+        let connected = endpoint.connect_timeout(CONNECT_MAX).tcp_nodelay(true).connect().await;
+        let channel =
+            connected.map_err(|_| Failure::failed(anyhow!("nothing answers at {address}; is `freshet run` up, and is this its Flight address?")))?;
+        let flight = FlightServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+        Ok(Client { flight, address: address.to_string() })
+    }
+
+    /// The rows of a statement.
+    pub async fn query(&self, sql: &str) -> Result<Received, Failure> {
+        let mut client = FlightSqlServiceClient::new_from_inner(self.flight.clone());
+        let info = client.execute(sql.to_string(), None).await.map_err(|error| self.failure(error))?;
+        let mut received: Option<Received> = None;
+        for endpoint in info.endpoint {
+            let ticket = endpoint.ticket.ok_or_else(|| Failure::failed(anyhow!("{} sent an endpoint without a ticket", self.address)))?;
+            let part = self.get(ticket).await?;
+            match &mut received {
+                Some(all) => all.batches.extend(part.batches),
+                None => received = Some(part),
+            }
+        }
+        received.ok_or_else(|| Failure::failed(anyhow!("{} sent no endpoint", self.address)))
+    }
+
+    /// The rows behind a ticket.
+    pub async fn get(&self, ticket: Ticket) -> Result<Received, Failure> {
+        let stream = self.flight.clone().do_get(ticket).await.map_err(|status| self.failure(status.into()))?.into_inner();
+        let mut decoder = FlightDataDecoder::new(stream.map_err(|status| FlightError::Tonic(Box::new(status))));
+        let mut received: Option<Received> = None;
+        while let Some(message) = decoder.try_next().await.map_err(|error| self.failure(error))? {
+            let metadata = message.app_metadata();
+            match message.payload {
+                DecodedPayload::Schema(schema) => received = Some(Received { schema, batches: Vec::new(), metadata }),
+                DecodedPayload::RecordBatch(batch) => {
+                    received.as_mut().map(|all| all.batches.push(batch)).context("rows came before their schema")?
+                }
+                DecodedPayload::None => {}
+            }
+        }
+        received.ok_or_else(|| Failure::failed(anyhow!("{} sent nothing", self.address)))
+    }
+
+    /// The server's own sentence, and 2 where the request is to blame.
+    fn failure(&self, error: FlightError) -> Failure {
+        match error {
+            FlightError::Tonic(status) => of_status(&status),
+            other => Failure::failed(anyhow!("reading the answer of {}: {other}", self.address)),
+        }
+    }
+}
+
+fn of_status(status: &Status) -> Failure {
+    let error = anyhow!("{}", status.message());
+    if status.code() == Code::InvalidArgument { Failure::wrong(error) } else { Failure::failed(error) }
+}
+
+/// A small runtime for one command.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(work)
+}
+
+/// `a=1,b=x` as pairs. Errors: a part without a name.
+pub fn pairs(text: &str) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() => pairs.push((name.trim().to_string(), value.to_string())),
+            _ => bail!("{part} is not NAME=VALUE"),
+        }
+    }
+    Ok(pairs)
+}

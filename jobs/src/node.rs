@@ -1,0 +1,234 @@
+//! `freshet run`: compile, bind, start the engine, serve, wait, stop in reverse. In: scripts and settings. Out: an exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use freshet_connectors::BuiltIn;
+use freshet_core::{Error, Reader};
+use freshet_engine::{Engine, EngineConfig};
+use freshet_serving::{Listeners, Queries, Server};
+use freshet_sql::ast::Stmt;
+use freshet_sql::{Program, compile};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::exit::{Failure, INTERRUPTED, Outcome, TERMINATED, fails_on_bad_data};
+use crate::progress::{Progress, summary};
+use crate::queries::PipelineQueries;
+use crate::rows::{RowFormat, format_rows};
+use crate::scripts::{read_scripts, variables};
+
+/// DESIGN: exit within 10 s of a signal; the servers need a part of it.
+const ENGINE_STOP_MAX: Duration = Duration::from_secs(9);
+
+/// How long the waiting thread goes without looking whether it should stop.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+
+pub struct RunOptions {
+    pub paths: Vec<PathBuf>,
+    pub variables: Vec<String>,
+    pub keep: bool,
+    pub progress: bool,
+    pub config: Config,
+}
+
+/// Runs a pipeline in this process until it is done or asked to stop.
+pub fn run(options: RunOptions) -> Outcome {
+    let scripts = read_scripts(&options.paths).map_err(Failure::wrong)?;
+    let variables = variables(&options.variables).map_err(Failure::wrong)?;
+    let program = compile(&scripts.scripts, &variables, &BuiltIn).map_err(Failure::wrong)?;
+    program.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    program.explains.iter().for_each(|explain| println!("-- {}\n{}", explain.title, explain.text));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").map_err(Failure::failed)?;
+    let outcome = runtime.block_on(serve(&scripts.name, program, &options));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+async fn serve(name: &str, program: Program, options: &RunOptions) -> Outcome {
+    // Handlers first: a signal during the start must not kill what is half done.
+    let mut signals = Signals::open().map_err(Failure::failed)?;
+    let listeners = Listeners::bind(options.config.flight, options.config.http).await.map_err(Failure::wrong)?;
+    let (flight, http) = (listeners.flight(), listeners.http());
+    let strict = fails_on_bad_data(&program.plan);
+    let (selects, started) = (selects(&program), Instant::now());
+    let engine = start_engine(program, &options.config).await?;
+    let reader = engine.reader();
+    let queries = Arc::new(PipelineQueries::new(reader.clone()));
+    let server = Server::start(listeners, name, reader.clone(), queries.clone());
+    announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}"));
+    let watch = Watch::start(engine);
+    let mut progress = Progress::new(options.progress);
+    let (engine, end) =
+        supervise(watch, &mut signals, progress.as_mut(), &reader, &server, options.keep, || finished(&selects, queries.as_ref(), &reader, started))
+            .await?;
+    if let Some(progress) = &progress {
+        progress.end();
+    }
+    server.shutdown().await;
+    let stopped = stop_engine(engine, &mut signals).await;
+    match end {
+        End::Failed(error) => Err(Failure::run(error, strict)),
+        End::Finished => stopped.map_err(|error| Failure::run(error, strict)).map(|()| 0),
+        End::Signal(code) => stopped.map_err(|error| Failure::run(error, strict)).map(|()| code),
+    }
+}
+
+async fn start_engine(program: Program, config: &Config) -> Result<Engine, Failure> {
+    let settings = EngineConfig {
+        workers: config.workers.or(program.settings.workers).unwrap_or(1),
+        data_dir: Some(config.data_dir.clone()),
+        events_per_second: config.events_per_second,
+        ..EngineConfig::default()
+    };
+    let starting = tokio::task::spawn_blocking(move || Engine::start(program.plan, settings, &BuiltIn));
+    starting.await.map_err(|error| Failure::failed(anyhow!("the engine did not start: {error}")))?.map_err(Failure::start)
+}
+
+/// Why the wait is over.
+enum End {
+    Finished,
+    Failed(Error),
+    Signal(u8),
+}
+
+/// Waits for the end of the sources, a failure or a signal, and shows progress meanwhile. With `keep` only the last two count.
+async fn supervise(
+    mut watch: Watch,
+    signals: &mut Signals,
+    mut progress: Option<&mut Progress>,
+    reader: &Arc<dyn Reader>,
+    server: &Server,
+    keep: bool,
+    on_finished: impl Fn() -> Result<(), Failure>,
+) -> Result<(Engine, End), Failure> {
+    let every = progress.as_ref().map_or(Duration::from_secs(3600), |progress| progress.every());
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        tokio::select! {
+            code = signals.next() => {
+                let (engine, _) = watch.stop().await?;
+                return Ok((engine, End::Signal(code)));
+            }
+            ended = &mut watch.thread => {
+                let (engine, outcome) = joined(ended)?;
+                if let Err(error) = outcome {
+                    return Ok((engine, End::Failed(error)));
+                }
+                if let Some(progress) = progress.as_deref_mut() {
+                    progress.show(&reader.status(), server.events_per_second());
+                    progress.end();
+                }
+                on_finished()?;
+                if !keep {
+                    return Ok((engine, End::Finished));
+                }
+                eprintln!("the sources have ended; the addresses stay up until Ctrl-C");
+                let code = signals.next().await;
+                return Ok((engine, End::Signal(code)));
+            }
+            _ = ticks.tick() => if let Some(progress) = progress.as_deref_mut() {
+                progress.show(&reader.status(), server.events_per_second());
+            },
+        }
+    }
+}
+
+/// The SELECTs of the script, answered on stdout once all is complete, and the summary.
+fn finished(selects: &[String], queries: &dyn Queries, reader: &Arc<dyn Reader>, started: Instant) -> Result<(), Failure> {
+    eprint!("{}", summary(&reader.status(), started.elapsed()));
+    for sql in selects {
+        let answer = queries.run(sql, None, None).with_context(|| format!("answering {sql}")).map_err(Failure::failed)?;
+        let text = format_rows(&answer.schema, &answer.batches, RowFormat::Table).map_err(Failure::failed)?;
+        announce(&format!("{sql}\n{text}"));
+    }
+    Ok(())
+}
+
+fn selects(program: &Program) -> Vec<String> {
+    let queries = program.statements.iter().filter(|statement| matches!(statement.body, Stmt::Select(_)));
+    queries.map(|statement| statement.text.trim().to_string()).collect()
+}
+
+fn announce(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Whoever reads stdout may have gone; the pipeline goes on.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// A thread that waits for the engine and gives it back.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(Engine, Result<(), Error>)>,
+}
+
+impl Watch {
+    fn start(engine: Engine) -> Watch {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = tokio::task::spawn_blocking(move || {
+            loop {
+                match engine.wait_timeout(WATCH_EVERY) {
+                    Ok(false) if !stopped.load(Ordering::Relaxed) => {}
+                    outcome => return (engine, outcome.map(|_| ())),
+                }
+            }
+        });
+        Watch { stop, thread }
+    }
+
+    async fn stop(self) -> Result<(Engine, Result<(), Error>), Failure> {
+        self.stop.store(true, Ordering::Relaxed);
+        joined(self.thread.await)
+    }
+}
+
+fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
+    ended.map_err(|error| Failure::failed(anyhow!("the engine could not be watched: {error}")))
+}
+
+/// Stops the sources, closes the open step, takes a checkpoint. A second signal, or too much time, ends the process at once: the last
+/// checkpoint stands, and the next start goes on from there.
+async fn stop_engine(engine: Engine, signals: &mut Signals) -> Result<(), Error> {
+    let stopping = tokio::task::spawn_blocking(move || engine.shutdown());
+    tokio::select! {
+        stopped = tokio::time::timeout(ENGINE_STOP_MAX, stopping) => match stopped {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(Error::internal(format!("the engine did not stop cleanly: {error}"))),
+            Err(_) => {
+                eprintln!("error: the pipeline did not stop within {} s; the last checkpoint stands", ENGINE_STOP_MAX.as_secs());
+                std::process::exit(i32::from(crate::exit::FAILED))
+            }
+        },
+        code = signals.next() => {
+            eprintln!("stopped at once by a second signal; the last checkpoint stands");
+            std::process::exit(i32::from(code))
+        }
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn open() -> anyhow::Result<Signals> {
+        let open = |kind| signal(kind).context("installing signal handlers");
+        Ok(Signals { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())? })
+    }
+
+    /// The exit code of the next signal.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => INTERRUPTED,
+            _ = self.terminate.recv() => TERMINATED,
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Builds one column from cells. In: cells of any encoding. Out: an Arrow array of the declared type; every value fits or is refused with the reason.
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::kernels::cast_utils::{Parser, parse_decimal, string_to_datetime};
+use arrow::datatypes::*;
+use chrono::Utc;
+
+use super::Cell;
+
+/// A column under construction. Unlike Arrow's builders it can be cut back, because a row is taken whole or not at all.
+pub struct ColumnBuilder {
+    data_type: DataType,
+    values: Values,
+    valid: Vec<bool>,
+}
+
+enum Values {
+    Bool(Vec<bool>),
+    /// Every integer, date and timestamp that fits; narrowed at the end.
+    Int(Vec<i64>),
+    UInt(Vec<u64>),
+    Float(Vec<f64>),
+    Decimal(Vec<i128>),
+    Text {
+        bytes: Vec<u8>,
+        ends: Vec<i32>,
+    },
+}
+
+/// The type as a script writes it.
+pub fn sql_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::Float32 => "REAL".into(),
+        DataType::Float64 => "DOUBLE".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
+        DataType::Date32 => "DATE".into(),
+        DataType::Timestamp(TimeUnit::Second, _) => "TIMESTAMP(0)".into(),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => "TIMESTAMP(3)".into(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => "TIMESTAMP".into(),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => "TIMESTAMP(9)".into(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        other => other.to_string(),
+    }
+}
+
+/// Errors: the first column whose type cannot be read from text.
+pub fn check_types(schema: &Schema) -> Result<(), String> {
+    for field in schema.fields() {
+        if Values::empty(field.data_type()).is_none() {
+            let name = sql_name(field.data_type());
+            return Err(format!(
+                "column {} has type {name}, which JSON and CSV files cannot hold; declare it VARCHAR or use ENCODE PARQUET",
+                field.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Values {
+    fn empty(data_type: &DataType) -> Option<Values> {
+        Some(match data_type {
+            DataType::Boolean => Values::Bool(Vec::new()),
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Values::Int(Vec::new()),
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::Date32 | DataType::Timestamp(_, _) => Values::Int(Vec::new()),
+            DataType::UInt64 => Values::UInt(Vec::new()),
+            DataType::Float32 | DataType::Float64 => Values::Float(Vec::new()),
+            DataType::Decimal128(_, _) => Values::Decimal(Vec::new()),
+            DataType::Utf8 => Values::Text { bytes: Vec::new(), ends: Vec::new() },
+            _ => return None,
+        })
+    }
+}
+
+impl ColumnBuilder {
+    /// Panics if the type did not pass `check_types`.
+    pub fn new(data_type: &DataType) -> ColumnBuilder {
+        let values = Values::empty(data_type).expect("types are checked when the source is declared");
+        ColumnBuilder { data_type: data_type.clone(), values, valid: Vec::new() }
+    }
+
+    /// Errors: why the cell does not fit; the column is then unchanged.
+    pub fn push(&mut self, cell: &Cell) -> Result<(), String> {
+        if *cell == Cell::Null {
+            self.push_null();
+            return Ok(());
+        }
+        let data_type = &self.data_type;
+        let fitted = match &mut self.values {
+            Values::Bool(values) => boolean(cell).map(|value| values.push(value)),
+            Values::Int(values) => integer_of(data_type, cell).map(|value| values.push(value)),
+            Values::UInt(values) => unsigned(cell).map(|value| values.push(value)),
+            Values::Float(values) => float(data_type, cell).map(|value| values.push(value)),
+            Values::Decimal(values) => decimal(data_type, cell).map(|value| values.push(value)),
+            Values::Text { bytes, ends } => match cell {
+                Cell::Text(text) | Cell::Raw(text) => i32::try_from(bytes.len() + text.len()).ok().map(|end| {
+                    bytes.extend_from_slice(text.as_bytes());
+                    ends.push(end);
+                }),
+                _ => None,
+            },
+        };
+        fitted.ok_or_else(|| format!("expected {}, found {cell}", sql_name(data_type)))?;
+        self.valid.push(true);
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.valid.push(false);
+        match &mut self.values {
+            Values::Bool(values) => values.push(false),
+            Values::Int(values) => values.push(0),
+            Values::UInt(values) => values.push(0),
+            Values::Float(values) => values.push(0.0),
+            Values::Decimal(values) => values.push(0),
+            Values::Text { bytes, ends } => ends.push(bytes.len() as i32),
+        }
+    }
+
+    /// Forgets what was pushed after the first `rows` cells.
+    pub fn truncate(&mut self, rows: usize) {
+        self.valid.truncate(rows);
+        match &mut self.values {
+            Values::Bool(values) => values.truncate(rows),
+            Values::Int(values) => values.truncate(rows),
+            Values::UInt(values) => values.truncate(rows),
+            Values::Float(values) => values.truncate(rows),
+            Values::Decimal(values) => values.truncate(rows),
+            Values::Text { bytes, ends } => {
+                ends.truncate(rows);
+                bytes.truncate(ends.last().map_or(0, |end| *end as usize));
+            }
+        }
+    }
+
+    /// The column so far; the builder is empty afterwards.
+    pub fn finish(&mut self) -> ArrayRef {
+        let valid = std::mem::take(&mut self.valid);
+        let nulls = valid.contains(&false).then(|| NullBuffer::from(valid));
+        let empty = Values::empty(&self.data_type).expect("the type is known");
+        match std::mem::replace(&mut self.values, empty) {
+            Values::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls)),
+            Values::Int(values) => narrowed(&self.data_type, values, nulls),
+            Values::UInt(values) => Arc::new(UInt64Array::new(values.into(), nulls)),
+            Values::Float(values) if self.data_type == DataType::Float32 => {
+                Arc::new(Float32Array::new(values.into_iter().map(|value| value as f32).collect(), nulls))
+            }
+            Values::Float(values) => Arc::new(Float64Array::new(values.into(), nulls)),
+            Values::Decimal(values) => Arc::new(Decimal128Array::new(values.into(), nulls).with_data_type(self.data_type.clone())),
+            Values::Text { bytes, ends } => {
+                let offsets = OffsetBuffer::new(std::iter::once(0).chain(ends).collect::<ScalarBuffer<i32>>());
+                Arc::new(StringArray::new(offsets, bytes.into(), nulls))
+            }
+        }
+    }
+}
+
+fn narrowed(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    macro_rules! array {
+        ($type:ty) => {{
+            let values = values.into_iter().map(|value| value as <$type as ArrowPrimitiveType>::Native).collect();
+            Arc::new(PrimitiveArray::<$type>::new(values, nulls).with_data_type(data_type.clone()))
+        }};
+    }
+    match data_type {
+        DataType::Int8 => array!(Int8Type),
+        DataType::Int16 => array!(Int16Type),
+        DataType::Int32 => array!(Int32Type),
+        DataType::UInt8 => array!(UInt8Type),
+        DataType::UInt16 => array!(UInt16Type),
+        DataType::UInt32 => array!(UInt32Type),
+        DataType::Date32 => array!(Date32Type),
+        DataType::Timestamp(TimeUnit::Second, _) => array!(TimestampSecondType),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => array!(TimestampMillisecondType),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => array!(TimestampMicrosecondType),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => array!(TimestampNanosecondType),
+        _ => array!(Int64Type),
+    }
+}
+
+fn boolean(cell: &Cell) -> Option<bool> {
+    match cell {
+        Cell::Bool(value) => Some(*value),
+        Cell::Raw(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "t" | "1" => Some(true),
+            "false" | "f" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// JSON has one kind of number: 2.0 is an integer, 2.5 is none.
+fn integer(cell: &Cell) -> Option<i64> {
+    match cell {
+        Cell::Int(value) => Some(*value),
+        Cell::Float(value) if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 => Some(*value as i64),
+        Cell::Raw(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn integer_of(data_type: &DataType, cell: &Cell) -> Option<i64> {
+    let (least, greatest) = match data_type {
+        DataType::Int8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
+        DataType::Int16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        DataType::Int32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DataType::UInt8 => (0, i64::from(u8::MAX)),
+        DataType::UInt16 => (0, i64::from(u16::MAX)),
+        DataType::UInt32 => (0, i64::from(u32::MAX)),
+        DataType::Date32 => return date(cell),
+        DataType::Timestamp(unit, _) => return timestamp(*unit, cell),
+        _ => return integer(cell),
+    };
+    integer(cell).filter(|value| (least..=greatest).contains(value))
+}
+
+fn unsigned(cell: &Cell) -> Option<u64> {
+    match cell {
+        Cell::UInt(value) => Some(*value),
+        Cell::Raw(text) => text.trim().parse().ok(),
+        _ => integer(cell).and_then(|value| u64::try_from(value).ok()),
+    }
+}
+
+fn float(data_type: &DataType, cell: &Cell) -> Option<f64> {
+    let value = match cell {
+        Cell::Int(value) => *value as f64,
+        Cell::UInt(value) => *value as f64,
+        Cell::Float(value) => *value,
+        Cell::Text(text) => match text.as_ref() {
+            "NaN" => f64::NAN,
+            "Infinity" => f64::INFINITY,
+            "-Infinity" => f64::NEG_INFINITY,
+            _ => return None,
+        },
+        Cell::Raw(text) => {
+            let value: f64 = text.trim().parse().ok()?;
+            // Rust reads 1e999 as infinity; only a text that says so means it.
+            if value.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            value
+        }
+        _ => return None,
+    };
+    let overflows = *data_type == DataType::Float32 && value.is_finite() && (value as f32).is_infinite();
+    (!overflows).then_some(value)
+}
+
+fn decimal(data_type: &DataType, cell: &Cell) -> Option<i128> {
+    let DataType::Decimal128(precision, scale) = data_type else { return None };
+    let text = match cell {
+        Cell::Int(value) => value.to_string(),
+        Cell::UInt(value) => value.to_string(),
+        Cell::Float(value) => value.to_string(),
+        Cell::Text(text) | Cell::Raw(text) => text.trim().to_string(),
+        _ => return None,
+    };
+    parse_decimal::<Decimal128Type>(&text, *precision, *scale).ok()
+}
+
+fn date(cell: &Cell) -> Option<i64> {
+    let days = match cell {
+        Cell::Int(value) => i32::try_from(*value).ok(),
+        Cell::Text(text) | Cell::Raw(text) => Date32Type::parse(text.trim()),
+        _ => None,
+    };
+    days.map(i64::from)
+}
+
+/// RFC 3339, or 'YYYY-MM-DD HH:MM:SS[.fff]' in UTC, or an integer in the column's unit. Finer digits are cut off.
+fn timestamp(unit: TimeUnit, cell: &Cell) -> Option<i64> {
+    let text = match cell {
+        Cell::Int(value) => return Some(*value),
+        Cell::Raw(text) if text.trim().parse::<i64>().is_ok() => return text.trim().parse().ok(),
+        Cell::Text(text) | Cell::Raw(text) => text.trim(),
+        _ => return None,
+    };
+    let instant = string_to_datetime(&Utc, text).ok()?;
+    match unit {
+        TimeUnit::Second => Some(instant.timestamp()),
+        TimeUnit::Millisecond => Some(instant.timestamp_millis()),
+        TimeUnit::Microsecond => Some(instant.timestamp_micros()),
+        TimeUnit::Nanosecond => instant.timestamp_nanos_opt(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(data_type: DataType, cell: Cell) -> String {
+        ColumnBuilder::new(&data_type).push(&cell).unwrap_err()
+    }
+
+    fn int(data_type: DataType, cell: Cell) -> i64 {
+        let mut builder = ColumnBuilder::new(&data_type);
+        builder.push(&cell).unwrap();
+        let Values::Int(values) = &builder.values else { panic!("not an integer column") };
+        values[0]
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_names_type_and_value() {
+        assert_eq!(reason(DataType::Int32, Cell::Int(3_000_000_000)), "expected INT, found 3000000000");
+        assert_eq!(reason(DataType::Int64, Cell::Float(1.5)), "expected BIGINT, found 1.5");
+        assert_eq!(reason(DataType::Int64, Cell::Text("7".into())), "expected BIGINT, found the string \"7\"");
+        assert_eq!(reason(DataType::Utf8, Cell::Int(7)), "expected VARCHAR, found 7");
+        assert_eq!(reason(DataType::Float64, Cell::Raw("1e999".into())), "expected DOUBLE, found \"1e999\"");
+        assert_eq!(reason(DataType::Boolean, Cell::Nested("object")), "expected BOOLEAN, found an object");
+    }
+
+    #[test]
+    fn timestamps_come_in_three_forms() {
+        let ms = DataType::Timestamp(TimeUnit::Millisecond, None);
+        for text in ["2013-01-01T10:15:00.250Z", "2013-01-01 10:15:00.250", "2013-01-01T11:15:00.250+01:00", "1357035300250"] {
+            assert_eq!(int(ms.clone(), Cell::Raw(text.into())), 1_357_035_300_250, "{text}");
+        }
+        assert_eq!(int(ms.clone(), Cell::Int(5)), 5);
+        assert_eq!(int(DataType::Timestamp(TimeUnit::Second, None), Cell::Text("1970-01-01T00:01:00Z".into())), 60);
+        assert_eq!(reason(ms, Cell::Text("yesterday".into())), "expected TIMESTAMP(3), found the string \"yesterday\"");
+    }
+
+    #[test]
+    fn truncate_restores_the_column_before_the_row() {
+        let mut builder = ColumnBuilder::new(&DataType::Utf8);
+        builder.push(&Cell::Text("kept".into())).unwrap();
+        builder.push(&Cell::Text("lost".into())).unwrap();
+        builder.truncate(1);
+        builder.push(&Cell::Null).unwrap();
+        let array = builder.finish();
+        assert_eq!(array.as_string::<i32>().iter().collect::<Vec<_>>(), [Some("kept"), None]);
+    }
+}

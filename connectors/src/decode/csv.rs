@@ -1,0 +1,119 @@
+//! FORMAT PLAIN ENCODE CSV (RFC 4180). In: one record, which may span lines inside quotes. Out: a row; columns by header name, else by order.
+
+use std::borrow::Cow;
+
+use arrow::datatypes::SchemaRef;
+
+use super::{Cell, Decoder, Fault, Rows};
+use crate::options::Csv;
+
+pub struct CsvDecoder {
+    options: Csv,
+    schema: SchemaRef,
+    /// For each field of a record the column it goes to.
+    targets: Vec<Option<usize>>,
+}
+
+impl CsvDecoder {
+    pub fn new(schema: SchemaRef, options: Csv) -> CsvDecoder {
+        let targets = (0..schema.fields().len()).map(Some).collect();
+        CsvDecoder { options, schema, targets }
+    }
+}
+
+impl Decoder for CsvDecoder {
+    fn begin(&mut self, header: Option<&[u8]>) -> Result<(), String> {
+        let Some(header) = header else { return Ok(()) };
+        let text = std::str::from_utf8(header).map_err(|_| "its header is not UTF-8".to_string())?;
+        let fields = split(text, self.options.delimiter).map_err(|reason| format!("its header cannot be read: {reason}"))?;
+        let names: Vec<&str> = fields.iter().map(|field| field.text.trim()).collect();
+        for field in self.schema.fields() {
+            if !names.contains(&field.name().as_str()) {
+                let found = names.join(", ");
+                return Err(format!(
+                    "it has no column {}; found {found}. Rename the column, or set header = 'false' if the first line is data",
+                    field.name()
+                ));
+            }
+        }
+        self.targets = names.iter().map(|name| self.schema.index_of(name).ok()).collect();
+        Ok(())
+    }
+
+    fn decode(&mut self, record: &[u8], offset: u64, rows: &mut Rows) -> Result<(), Fault> {
+        let text = std::str::from_utf8(record).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
+        let fields = split(text, self.options.delimiter).map_err(Fault::of_record)?;
+        if fields.len() != self.targets.len() {
+            return Err(Fault::of_record(format!("expected {} fields, found {}", self.targets.len(), fields.len())));
+        }
+        let mut cells = vec![Cell::Null; self.schema.fields().len()];
+        for (field, target) in fields.into_iter().zip(&self.targets) {
+            if let Some(column) = target
+                && (field.quoted || field.text != self.options.null)
+            {
+                cells[*column] = Cell::Raw(field.text);
+            }
+        }
+        rows.push(&cells, 1, offset)
+    }
+}
+
+struct Field<'a> {
+    text: Cow<'a, str>,
+    quoted: bool,
+}
+
+/// The fields of a record. Errors: quotes that do not close or stand in the middle of a field.
+fn split(record: &str, delimiter: u8) -> Result<Vec<Field<'_>>, String> {
+    let mut fields = Vec::new();
+    let mut rest = record;
+    loop {
+        let (field, tail) = if let Some(quoted) = rest.strip_prefix('"') { unquote(quoted)? } else { plain(rest, delimiter) };
+        fields.push(field);
+        match tail.as_bytes().first() {
+            None => return Ok(fields),
+            Some(byte) if *byte == delimiter => rest = &tail[1..],
+            Some(_) => return Err(format!("field {} goes on after its closing quote", fields.len())),
+        }
+    }
+}
+
+fn plain(text: &str, delimiter: u8) -> (Field<'_>, &str) {
+    let end = memchr::memchr(delimiter, text.as_bytes()).unwrap_or(text.len());
+    (Field { text: Cow::Borrowed(&text[..end]), quoted: false }, &text[end..])
+}
+
+fn unquote(text: &str) -> Result<(Field<'_>, &str), String> {
+    let mut from = 0;
+    loop {
+        let quote = from + memchr::memchr(b'"', &text.as_bytes()[from..]).ok_or("a quote is not closed")?;
+        if text.as_bytes().get(quote + 1) != Some(&b'"') {
+            let inner = &text[..quote];
+            let inner = if inner.contains('"') { Cow::Owned(inner.replace("\"\"", "\"")) } else { Cow::Borrowed(inner) };
+            return Ok((Field { text: inner, quoted: true }, &text[quote + 1..]));
+        }
+        from = quote + 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(record: &str) -> Vec<String> {
+        split(record, b',').unwrap().into_iter().map(|field| field.text.into_owned()).collect()
+    }
+
+    #[test]
+    fn quotes_protect_delimiters_quotes_and_line_ends() {
+        assert_eq!(texts("a,\"b,\"\"c\"\"\nd\",,\"\""), ["a", "b,\"c\"\nd", "", ""]);
+        assert_eq!(texts(""), [""]);
+        assert_eq!(texts("a,"), ["a", ""]);
+    }
+
+    #[test]
+    fn broken_quotes_are_refused() {
+        assert_eq!(split("\"a", b',').err().unwrap(), "a quote is not closed");
+        assert_eq!(split("\"a\"b,c", b',').err().unwrap(), "field 1 goes on after its closing quote");
+    }
+}

@@ -1,0 +1,184 @@
+//! FORMAT PLAIN ENCODE JSON: one object a record, columns by name; missing is NULL, other members are skipped. Values go straight into cells, no tree is built.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use arrow::datatypes::Schema;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{Cell, Decoder, Fault, Rows};
+
+pub struct JsonDecoder {
+    names: Names,
+}
+
+impl JsonDecoder {
+    pub fn new(schema: &Schema) -> JsonDecoder {
+        JsonDecoder { names: Names::new(schema) }
+    }
+}
+
+impl Decoder for JsonDecoder {
+    fn decode(&mut self, record: &[u8], offset: u64, rows: &mut Rows) -> Result<(), Fault> {
+        let cells = parse(record, ObjectSeed(&self.names))?;
+        rows.push(&cells, 1, offset)
+    }
+}
+
+/// The whole record by this seed. Faults: not JSON, or not what the seed wants.
+pub fn parse<'de, S: DeserializeSeed<'de>>(record: &'de [u8], seed: S) -> Result<S::Value, Fault> {
+    // Checked once here, so that strings are borrowed without a second look.
+    let text = std::str::from_utf8(record).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = seed.deserialize(&mut deserializer).map_err(|error| Fault::of_record(message(&error)))?;
+    deserializer.end().map_err(|error| Fault::of_record(message(&error)))?;
+    Ok(value)
+}
+
+/// A record is one line: its own line number says nothing.
+fn message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let sentence = text.split(" at line ").next().unwrap_or(&text);
+    if error.is_data() { sentence.to_string() } else { format!("not a JSON object: {sentence} at byte {}", error.column()) }
+}
+
+/// Columns by name.
+pub struct Names {
+    indexes: HashMap<String, usize>,
+    names: Vec<String>,
+}
+
+impl Names {
+    pub fn new(schema: &Schema) -> Names {
+        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        Names { indexes: names.iter().cloned().zip(0..).collect(), names }
+    }
+
+    /// Members mostly come in the order of the columns: `expected` is tried before the table.
+    fn find(&self, name: &str, expected: usize) -> Option<usize> {
+        if self.names.get(expected).is_some_and(|candidate| candidate == name) {
+            return Some(expected);
+        }
+        self.indexes.get(name).copied()
+    }
+}
+
+/// An object as a cell per column.
+pub struct ObjectSeed<'n>(pub &'n Names);
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
+    type Value = Vec<Cell<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ObjectSeed<'_> {
+    type Value = Vec<Cell<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object with a member per column")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut cells = vec![Cell::Null; self.0.names.len()];
+        let mut expected = 0;
+        while let Some(column) = members.next_key_seed(NameSeed { names: self.0, expected })? {
+            match column {
+                Some(column) => {
+                    cells[column] = members.next_value_seed(CellSeed)?;
+                    expected = column + 1;
+                }
+                None => {
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(cells)
+    }
+}
+
+/// The name of a member as the index of its column.
+struct NameSeed<'n> {
+    names: &'n Names,
+    expected: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a member name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.names.find(name, self.expected))
+    }
+}
+
+/// Any value as a cell.
+pub struct CellSeed;
+
+impl<'de> DeserializeSeed<'de> for CellSeed {
+    type Value = Cell<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for CellSeed {
+    type Value = Cell<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Cell::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Cell::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Cell::Int(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(value).map_or(Cell::UInt(value), Cell::Int))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Cell::Float(value))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cell::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cell::Text(Cow::Owned(text.to_string())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Cell::Nested("object"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Cell::Nested("array"))
+    }
+}

@@ -1,0 +1,22 @@
+//! The file source: records are read and decoded ahead on a thread of its own.
+
+mod cast;
+mod file;
+mod parquet;
+mod text;
+
+pub use file::FileSource;
+
+use freshet_core::{Result, SourceBatch};
+
+/// Records per decoded batch, at most: what the engine asks for at a time.
+const BATCH_RECORDS_MAX: usize = 8192;
+
+/// Reads a bounded list of files in order. Lives on the source's thread.
+trait Records {
+    /// Leaves out this many records from the start. Before the first `next`.
+    fn skip(&mut self, records: u64) -> Result<()>;
+
+    /// The next rows, or None after the last record. Errors: Data or Unavailable, naming the file.
+    fn next(&mut self) -> Result<Option<SourceBatch>>;
+}

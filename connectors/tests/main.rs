@@ -1,0 +1,4 @@
+mod errors;
+mod setup;
+mod sinks;
+mod sources;

@@ -1,6 +1,8 @@
 //! C1: at every epoch every node equals recomputation, whatever the batches, the cut into steps and the number of workers.
 
+use freshet_core::{Format, Op};
 use freshet_engine::{EngineConfig, StepCut};
+use freshet_testkit::compare::{assert_same, content_of};
 use freshet_testkit::generate::Shape;
 
 use crate::plans::every_operator;
@@ -43,5 +45,34 @@ fn t12_late_rows_and_broken_records_are_no_input() {
             let dead: u64 = status.sources[index].dead_letters.iter().map(|(_, count)| count).sum();
             assert_eq!(dead, (assigned.dead_letters.len() + assigned.quarantined.len()) as u64);
         }
+    }
+}
+
+#[test]
+fn append_only_nodes_equal_the_interpreter_and_repeat_equal_rows() {
+    let mut plan = observed(every_operator());
+    for index in 0..plan.nodes.len() {
+        let inputs_append = plan.nodes[index].inputs.iter().all(|input| plan.nodes[input.index()].append_only);
+        plan.nodes[index].append_only = match plan.nodes[index].op {
+            Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Join { .. } => inputs_append,
+            Op::Lookup { .. } => plan.nodes[plan.nodes[index].inputs[0].index()].append_only,
+            Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
+        };
+    }
+    plan.sources.iter_mut().for_each(|source| source.format = Format::Plain);
+    for seed in 500..508 {
+        let shape = Shape { rows: 60, ..Shape::append_only() };
+        let input = connectors(&plan, seed, &shape);
+        let interpreter = interpreter(&plan, &input);
+        let cut = CUTS[seed as usize % 4];
+        let config = EngineConfig { workers: 1 + seed as usize % 2, cut, history_ms: [0, u64::MAX][seed as usize % 2], ..EngineConfig::default() };
+        let engine = run(&plan, config, &input);
+        for view in plan.views.iter() {
+            let snapshot = engine.reader().snapshot(&[&view.name], None).unwrap();
+            let found = content_of(&snapshot.views[0]).unwrap();
+            assert_same(&view.name, seed, &interpreter.content(view.node, interpreter.end()), &found);
+        }
+        engine.shutdown().unwrap();
+        assert_histories(&format!("append-only, seed {seed}, {cut:?}"), &plan, &interpreter, &input);
     }
 }

@@ -66,7 +66,7 @@ impl ViewLog {
         };
         let visible = batches.iter().map(|batch| batch.split_at(s).0).filter(|batch| !batch.is_empty());
         if self.append_only {
-            return Ok(visible.map(|batch| batch.rows().clone()).collect());
+            return Ok(visible.map(|batch| repeated(&batch)).collect());
         }
         let added = self.add_up(&visible.collect::<Vec<_>>());
         Ok(added.into_iter().map(|batch| repeated(&batch)).collect())

@@ -1,0 +1,64 @@
+//! The year of flights, from Parquet in the page cache to features in memory. In: the folder that prepare.py wrote. Out: events per
+//! CPU-second with steps of many epochs and, beside it, with every epoch its own step; median, least and greatest of interleaved runs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use freshet_benches::{Spread, interleaved};
+use freshet_connectors::BuiltIn;
+use freshet_core::Plan;
+use freshet_engine::{Engine, EngineConfig, StepCut};
+use freshet_sql::{Script, compile};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let data = data_folder()?;
+    let rounds = arguments.first().map_or(Ok(5), |rounds| rounds.parse()).context("the first argument is the number of rounds")?;
+    let plan = plan(&data)?;
+    let run = |cut| run(&plan, cut);
+    let (mut many, mut single) = (|| run(StepCut::Rows(8192)), || run(StepCut::Epochs(1)));
+    let series = interleaved(rounds, &mut [("steps of many epochs", &mut many), ("every epoch its own step", &mut single)])?;
+    println!("the year of flights, one worker, {rounds} interleaved runs");
+    for series in &series {
+        let figure = |spread: Option<Spread>| spread.map_or("-".into(), |s| format!("{:.0} ({:.0} to {:.0})", s.median, s.min, s.max));
+        println!("  {:<26} {} events per CPU-second; {} per second", series.name, figure(series.per_cpu_second()), figure(series.per_second()));
+    }
+    if let [many, single] = series.as_slice()
+        && let (Some(many), Some(single)) = (many.per_cpu_second(), single.per_cpu_second())
+    {
+        println!("  ratio of the medians       {:.1}", many.median / single.median);
+    }
+    Ok(())
+}
+
+/// `./dev bench` says where the data is.
+#[allow(clippy::disallowed_methods, reason = "a bench has no configuration beside this one path")]
+fn data_folder() -> Result<PathBuf> {
+    let folder = std::env::var("FRESHET_DEMO_DATA").context("FRESHET_DEMO_DATA must name the folder that prepare.py wrote; ./dev bench year sets it")?;
+    Ok(PathBuf::from(folder))
+}
+
+/// The demo's pipeline without its sink: views stay in memory.
+fn plan(data: &std::path::Path) -> Result<Plan> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../pipelines/flight_delay");
+    let mut scripts = Vec::new();
+    for name in ["sources.sql", "pipeline.sql"] {
+        let text = std::fs::read_to_string(folder.join(name)).with_context(|| format!("reading {name}"))?;
+        scripts.push(Script { name: name.into(), text });
+    }
+    let variables = BTreeMap::from([("data".to_string(), data.display().to_string())]);
+    let program = compile(&scripts, &variables, &BuiltIn).map_err(|error| anyhow!("{error}"))?;
+    Ok(Plan { sinks: Vec::new(), ..program.plan })
+}
+
+fn run(plan: &Plan, cut: StepCut) -> Result<u64> {
+    let engine = Engine::start(plan.clone(), EngineConfig { cut, ..EngineConfig::default() }, &BuiltIn).context("starting the engine")?;
+    engine.wait().context("replaying the year")?;
+    let events = engine.reader().status().events;
+    engine.shutdown().context("stopping the engine")?;
+    Ok(events)
+}

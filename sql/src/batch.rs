@@ -73,7 +73,7 @@ fn plan_of(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>
 }
 
 fn plan_at(query: &Query, catalog: &Catalog, at: Epoch) -> Result<LogicalPlan> {
-    with_now(plan_query(query, catalog).map_err(|refusal| Error::invalid(refusal.message))?, at)
+    plan_query(&with_now(query, at), catalog).map_err(|refusal| Error::invalid(refusal.message))
 }
 
 /// Visible rows only; the entity columns first; without the hidden time.
@@ -104,7 +104,9 @@ fn restrict(query: &mut Query, view: &CreateFeatureView) -> Result<()> {
     let comparison = if view.include_now() { "<=" } else { "<" };
     let visible = parse_expression(&format!("{} {comparison} now()", view.timestamp))?;
     select.selection = Some(match select.selection.take() {
-        Some(condition) => SqlExpr::BinaryOp { left: Box::new(SqlExpr::Nested(Box::new(condition))), op: BinaryOperator::And, right: Box::new(visible) },
+        Some(condition) => {
+            SqlExpr::BinaryOp { left: Box::new(SqlExpr::Nested(Box::new(condition))), op: BinaryOperator::And, right: Box::new(visible) }
+        }
         None => visible,
     });
     Ok(())

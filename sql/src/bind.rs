@@ -47,8 +47,8 @@ fn prepare(plan: LogicalPlan, catalog: &Catalog) -> Result<LogicalPlan> {
 
 /// A refusal that knows no place is put at the function it names, else where the query begins.
 pub(crate) fn placed(mut refusal: Refusal, query: &Query) -> Refusal {
-    if refusal.about_now && let Some(place) = first_now(query) {
-        refusal.place = Some(place);
+    if refusal.about_now && refusal.place.is_none() {
+        refusal.place = first_now(query);
     }
     if refusal.place.is_none() {
         refusal.place = function_named_in(query, &refusal.message);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion, Visit,
-    Visitor,
+    Distinct, Expr, Function, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion,
+    Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 use freshet_core::ServiceDef;
@@ -91,7 +91,11 @@ impl Visitor for Check<'_> {
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Box<Refusal>> {
         if let Some(Distinct::On(columns)) = &select.distinct {
             let place = columns.first().map(|column| column.span()).unwrap_or_else(|| select.span());
-            return stop(Refusal::new("DISTINCT ON is not supported yet").help("GROUP BY the key, with min or max; or a feature view, which keeps the latest row per key").at(place));
+            return stop(
+                Refusal::new("DISTINCT ON is not supported yet")
+                    .help("GROUP BY the key, with min or max; or a feature view, which keeps the latest row per key")
+                    .at(place),
+            );
         }
         if let Some(qualify) = &select.qualify {
             return stop(Refusal::new("QUALIFY is not supported yet").at(qualify.span()));
@@ -125,7 +129,9 @@ impl Visitor for Check<'_> {
                     .help("derive it from a column: md5(id), for example")
                     .at(function.name.span()),
             ),
-            name @ ("predict" | "model_version") => stop(Refusal::new(format!("{} is not supported yet", name.to_uppercase())).at(function.name.span())),
+            name @ ("predict" | "model_version") => {
+                stop(Refusal::new(format!("{} is not supported yet", name.to_uppercase())).at(function.name.span()))
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -143,7 +149,11 @@ fn check_body(body: &SetExpr) -> ControlFlow<Box<Refusal>> {
                 (SetOperator::Union, _) => ControlFlow::Continue(()),
                 (op, quantifier) => {
                     let all = if *quantifier == SetQuantifier::All { " ALL" } else { "" };
-                    stop(Refusal::new(format!("{op}{all} is not supported yet")).help("write it with JOIN, or with IN (SELECT …) on a key").at(right.span()))
+                    stop(
+                        Refusal::new(format!("{op}{all} is not supported yet"))
+                            .help("write it with JOIN, or with IN (SELECT …) on a key")
+                            .at(right.span()),
+                    )
                 }
             }
         }

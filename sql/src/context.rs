@@ -119,8 +119,12 @@ impl Functions {
         fn names<'a>(name: &'a str, aliases: &'a [String]) -> impl Iterator<Item = String> + 'a {
             std::iter::once(name.to_string()).chain(aliases.iter().cloned())
         }
-        let mut functions =
-            Functions { scalar: HashMap::new(), aggregate: HashMap::new(), window: HashMap::new(), expr_planners: SessionStateDefaults::default_expr_planners() };
+        let mut functions = Functions {
+            scalar: HashMap::new(),
+            aggregate: HashMap::new(),
+            window: HashMap::new(),
+            expr_planners: SessionStateDefaults::default_expr_planners(),
+        };
         let now = Arc::new(ScalarUDF::from(NowFunction::new()));
         for function in SessionStateDefaults::default_scalar_functions().into_iter().chain([now]) {
             functions.scalar.extend(names(function.name(), function.aliases()).map(|name| (name, function.clone())));

@@ -20,7 +20,9 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
     let fields = fields_of(&source.columns, catalog)?;
     let schema = Arc::new(Schema::new(fields));
     if schema.fields().is_empty() {
-        return Err(Refusal::new("a source needs its columns").help("CREATE SOURCE name (id VARCHAR, ts TIMESTAMP, …) WITH (…)").at(source.name.span));
+        return Err(Refusal::new("a source needs its columns")
+            .help("CREATE SOURCE name (id VARCHAR, ts TIMESTAMP, …) WITH (…)")
+            .at(source.name.span));
     }
     let time_column = |ident: &Ident, clause: &str| {
         let index = column_index(&schema, ident)?;
@@ -78,7 +80,8 @@ pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, connectors: &dyn Connector
 
 /// The list of features under one name.
 pub(crate) fn service(service: &CreateFeatureService, plan: &Plan, catalog: &Catalog) -> Result<ServiceDef> {
-    let mut built = ServiceBuilder { plan, request: fields_of(&service.request, catalog)?, parts: Vec::new(), output: Vec::new(), fields: Vec::new() };
+    let mut built =
+        ServiceBuilder { plan, request: fields_of(&service.request, catalog)?, parts: Vec::new(), output: Vec::new(), fields: Vec::new() };
     for item in &service.items {
         built.add(item)?;
     }
@@ -146,7 +149,9 @@ impl ServiceBuilder<'_> {
         let wanted = normal_name(name);
         match self.plan.view(&wanted) {
             Some(view) if view.kind == ViewKind::Feature => Ok(view),
-            Some(_) => Err(Refusal::new(format!("{wanted} is no feature view")).help("a service is made of feature views: CREATE FEATURE VIEW …").at(name.span)),
+            Some(_) => Err(Refusal::new(format!("{wanted} is no feature view"))
+                .help("a service is made of feature views: CREATE FEATURE VIEW …")
+                .at(name.span)),
             None => {
                 let known = self.plan.views.iter().filter(|view| view.kind == ViewKind::Feature).map(|view| view.name.as_str());
                 let known = known.chain(self.request.iter().map(|field| field.name().as_str()));
@@ -202,7 +207,9 @@ fn fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Field>> {
 fn data_type_of(column: &Column, catalog: &Catalog) -> Result<DataType> {
     let unknown = |text: String| {
         Refusal::new(text)
-            .help("types are BOOLEAN, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p, s), VARCHAR, BYTEA, DATE, TIMESTAMP, TIMESTAMP(3), TIMESTAMP(9)")
+            .help(
+                "types are BOOLEAN, SMALLINT, INT, BIGINT, FLOAT, DOUBLE, DECIMAL(p, s), VARCHAR, BYTEA, DATE, TIMESTAMP, TIMESTAMP(3), TIMESTAMP(9)",
+            )
             .at(column.data_type_place.0)
     };
     let definition = ColumnDef { name: column.name.clone(), data_type: column.data_type.clone(), options: Vec::new() };
@@ -245,7 +252,9 @@ fn bad_data(options: &[OptionEntry]) -> Result<BadData> {
         "dead_letter" => Ok(BadData::DeadLetter),
         "drop" => Ok(BadData::Drop),
         "fail" => Ok(BadData::Fail),
-        other => Err(Refusal::new(format!("bad_data = '{other}' is unknown")).help("bad_data is 'dead_letter', 'drop' or 'fail'").at(option.value_place.0)),
+        other => {
+            Err(Refusal::new(format!("bad_data = '{other}' is unknown")).help("bad_data is 'dead_letter', 'drop' or 'fail'").at(option.value_place.0))
+        }
     }
 }
 

@@ -2,19 +2,20 @@
 //!
 //! One partition and one thread, so that equal input gives equal output in equal order.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use chrono::{DateTime, Utc};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::context::{SessionConfig, SessionContext};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableSource};
+use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::collect;
+use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Query, Spanned, TimezoneInfo, Value, ValueWithSpan, visit_expressions_mut};
 use freshet_core::{Epoch, Error, Result};
 
-use crate::now::is_now;
+use crate::check::is_now_call;
 
 /// A table of these rows, brought to the schema's own nullability.
 pub(crate) fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Arc<dyn TableSource>> {
@@ -29,34 +30,26 @@ pub(crate) fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Resu
     Ok(provider_as_source(Arc::new(table)))
 }
 
-/// The plan with now() as a constant.
-pub(crate) fn with_now(plan: LogicalPlan, at: Epoch) -> Result<LogicalPlan> {
-    let us = i64::try_from(at.0).unwrap_or(i64::MAX).saturating_mul(1_000);
-    let instant = Expr::Literal(ScalarValue::TimestampMicrosecond(Some(us), None), None);
-    let replaced = plan.transform_up_with_subqueries(|node| {
-        let names: Vec<String> = node.schema().fields().iter().map(|field| field.name().clone()).collect();
-        let keeps_names = matches!(node, LogicalPlan::Projection(_));
-        let changed = node.map_expressions(|expr| {
-            let replaced = expr.transform_up(|part| Ok(if is_now(&part) { Transformed::yes(instant.clone()) } else { Transformed::no(part) }))?;
-            Ok(replaced)
-        })?;
-        if !changed.transformed {
-            return Ok(changed);
+/// The query with now() as a constant. In the text, because a plan names columns after the expressions in them.
+pub(crate) fn with_now(query: &Query, at: Epoch) -> Query {
+    let latest = DateTime::<Utc>::MAX_UTC.timestamp_millis();
+    let ms = i64::try_from(at.0).unwrap_or(latest).min(latest);
+    let instant = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    let mut query = query.clone();
+    let _ = visit_expressions_mut(&mut query, |expr| {
+        if is_now_call(expr) {
+            let text = Value::SingleQuotedString(instant.format("%Y-%m-%dT%H:%M:%S%.3f").to_string());
+            *expr = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(Expr::Value(ValueWithSpan { value: text, span: expr.span() })),
+                data_type: DataType::Timestamp(None, TimezoneInfo::None),
+                array: false,
+                format: None,
+            };
         }
-        match changed.data {
-            // A column that was named after its text keeps that name.
-            LogicalPlan::Projection(projection) if keeps_names => {
-                let exprs = projection.expr.into_iter().zip(names).map(|(expr, name)| match expr {
-                    Expr::Alias(_) | Expr::Column(_) => expr,
-                    other => other.alias(name),
-                });
-                let plan = datafusion::logical_expr::Projection::try_new(exprs.collect(), projection.input)?;
-                Ok(Transformed::yes(LogicalPlan::Projection(plan)))
-            }
-            other => Ok(Transformed::yes(other)),
-        }
+        ControlFlow::<()>::Continue(())
     });
-    replaced.data().map_err(|error| Error::invalid(error.strip_backtrace()))
+    query
 }
 
 /// Runs the plan by DataFusion's default rules. Errors: Invalid, the message of whichever row failed.
@@ -64,10 +57,11 @@ pub(crate) fn execute(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
     static CONTEXT: OnceLock<SessionContext> = OnceLock::new();
     let context = CONTEXT.get_or_init(|| SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1)));
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| Error::unavailable(error.to_string()))?;
-    runtime.block_on(async {
-        let state = context.state();
-        let physical = state.create_physical_plan(&plan).await?;
-        collect(physical, context.task_ctx()).await
-    })
-    .map_err(|error| Error::invalid(error.find_root().strip_backtrace()))
+    runtime
+        .block_on(async {
+            let state = context.state();
+            let physical = state.create_physical_plan(&plan).await?;
+            collect(physical, context.task_ctx()).await
+        })
+        .map_err(|error| Error::invalid(error.find_root().strip_backtrace()))
 }

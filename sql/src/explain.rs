@@ -115,8 +115,14 @@ fn dataflow(plan: &Plan, shown: impl Fn(&Node) -> bool) -> String {
         text.push('\n');
     }
     for view in &plan.views {
-        writeln!(text, "index {} of %{}: by {}", view.name, view.node.0, if view.entity.is_empty() { "row".to_string() } else { view.entity.join(", ") })
-            .expect("a string takes every write");
+        writeln!(
+            text,
+            "index {} of %{}: by {}",
+            view.name,
+            view.node.0,
+            if view.entity.is_empty() { "row".to_string() } else { view.entity.join(", ") }
+        )
+        .expect("a string takes every write");
     }
     for sink in &plan.sinks {
         writeln!(text, "sink {} of %{}: to one worker, in (epoch, all columns) order", sink.name, sink.node.0).expect("a string takes every write");

@@ -82,7 +82,8 @@ fn refuse_inconstant(expr: &Expr) -> Result<()> {
     expr.apply(|node| {
         refusal = match node {
             Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(_, _) => Some(
-                Refusal::new("this subquery cannot be turned into a join").help("correlate it by equality, or write it as a join or as a view of its own"),
+                Refusal::new("this subquery cannot be turned into a join")
+                    .help("correlate it by equality, or write it as a join or as a view of its own"),
             ),
             Expr::ScalarFunction(function) if node.is_volatile_node() => {
                 Some(Refusal::new(format!("{}() gives another answer each time, so that no view can be made of it", function.name())))

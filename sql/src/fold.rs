@@ -32,7 +32,9 @@ pub(crate) fn lookup_service(factor: &TableFactor) -> Option<&Ident> {
 /// As [`lookup_service`], with or without a time.
 pub(crate) fn features_name(name: &ObjectName) -> Option<&Ident> {
     match name.0.as_slice() {
-        [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(service)] if schema.value.eq_ignore_ascii_case(FEATURES_SCHEMA) => Some(service),
+        [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(service)] if schema.value.eq_ignore_ascii_case(FEATURES_SCHEMA) => {
+            Some(service)
+        }
         _ => None,
     }
 }
@@ -102,9 +104,11 @@ fn expand_wildcards(select: &mut Select) {
     for item in std::mem::take(&mut select.projection) {
         match item {
             SelectItem::Wildcard(options) if options.opt_exclude.is_none() && options.opt_except.is_none() && options.opt_replace.is_none() => {
-                items.extend(names.iter().map(|name| {
-                    SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name.clone()), options.clone())
-                }));
+                items.extend(
+                    names
+                        .iter()
+                        .map(|name| SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name.clone()), options.clone())),
+                );
             }
             other => items.push(other),
         }
@@ -127,9 +131,8 @@ fn relation_name(factor: &TableFactor) -> Option<ObjectName> {
 
 /// `alias.name` → the hidden column, which keeps its name in the SELECT list.
 fn reveal(select: &mut Select, alias: &str, name: &str, hidden: &str) {
-    let is_it = |expr: &Expr| {
-        matches!(expr, Expr::CompoundIdentifier(parts) if parts.len() == 2 && normal(&parts[0]) == alias && normal(&parts[1]) == name)
-    };
+    let is_it =
+        |expr: &Expr| matches!(expr, Expr::CompoundIdentifier(parts) if parts.len() == 2 && normal(&parts[0]) == alias && normal(&parts[1]) == name);
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(expr) = item
             && is_it(expr)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
 use freshet_core::{ClockKind, Connectors, FeatureSpec, Node, NodeId, Op, Plan, ViewDef, ViewKind};
 
-use crate::ast::{CreateFeatureView, CreateSink, CreateSource, Set, Stmt, Statement, normal_name};
+use crate::ast::{CreateFeatureView, CreateSink, CreateSource, Set, Statement, Stmt, normal_name};
 use crate::bind::{placed, plan_maintained, plan_query};
 use crate::check::check_maintained;
 use crate::compile::Settings;
@@ -86,7 +86,8 @@ impl<'a> Pipeline<'a> {
     pub fn finish(mut self) -> Plan {
         self.plan.clock = self.settings.clock;
         sort_sources(&mut self.plan);
-        let roots: Vec<NodeId> = (0..self.plan.nodes.len() as u32).map(NodeId).filter(|id| matches!(self.plan.node(*id).op, Op::Source { .. })).collect();
+        let roots: Vec<NodeId> =
+            (0..self.plan.nodes.len() as u32).map(NodeId).filter(|id| matches!(self.plan.node(*id).op, Op::Source { .. })).collect();
         prune(self.plan, &roots)
     }
 
@@ -235,10 +236,14 @@ impl<'a> Pipeline<'a> {
     fn not_a_view(&self, name: &Ident) -> Refusal {
         let wanted = normal_name(name);
         if self.inlined.contains(&wanted) {
-            return Refusal::new(format!("{wanted} is only a name for a query")).help(format!("CREATE MATERIALIZED VIEW {wanted} AS …")).at(name.span);
+            return Refusal::new(format!("{wanted} is only a name for a query"))
+                .help(format!("CREATE MATERIALIZED VIEW {wanted} AS …"))
+                .at(name.span);
         }
         if self.relations.contains_key(&wanted) {
-            return Refusal::new(format!("{wanted} is a source")).help(format!("CREATE MATERIALIZED VIEW copy AS SELECT * FROM {wanted}")).at(name.span);
+            return Refusal::new(format!("{wanted} is a source"))
+                .help(format!("CREATE MATERIALIZED VIEW copy AS SELECT * FROM {wanted}"))
+                .at(name.span);
         }
         let refusal = Refusal::new(format!("there is no view named {wanted}")).at(name.span);
         match nearest(&wanted, self.plan.views.iter().map(|view| view.name.as_str())) {

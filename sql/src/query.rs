@@ -56,14 +56,21 @@ pub fn plan(text: &str, reader: &dyn Reader) -> Result<Planned, SqlError> {
 
 /// Runs it: once without parameters, else once per row of `parameters` (by position), the answers one behind the other. Everything is
 /// read at one instant. Errors: Invalid for wrong parameters or a value that cannot be computed, and what the reader says.
-pub fn run(planned: &Planned, parameters: Option<&RecordBatch>, reader: &dyn Reader) -> freshet_core::Result<(SchemaRef, Vec<RecordBatch>, ReadPoint)> {
+pub fn run(
+    planned: &Planned,
+    parameters: Option<&RecordBatch>,
+    reader: &dyn Reader,
+) -> freshet_core::Result<(SchemaRef, Vec<RecordBatch>, ReadPoint)> {
     on_large_stack(|| run_here(planned, parameters, reader)).unwrap_or_else(|reason| Err(Error::internal(format!("the query failed: {reason}"))))
 }
 
 /// Checks a SELECT of a script, which no one has started to run yet.
 pub(crate) fn check(query: &Query, plan: &Plan) -> Result<()> {
-    let views: Vec<CatalogView> =
-        plan.views.iter().map(|view| CatalogView { name: view.name.clone(), schema: view.schema.clone(), kind: "VIEW", entity: Vec::new() }).collect();
+    let views: Vec<CatalogView> = plan
+        .views
+        .iter()
+        .map(|view| CatalogView { name: view.name.clone(), schema: view.schema.clone(), kind: "VIEW", entity: Vec::new() })
+        .collect();
     plan_here(query.clone(), &views, &plan.services).map(|_| ())
 }
 
@@ -88,7 +95,11 @@ fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef]) -> Re
     Ok(Planned { schema, parameters, views, services: asked, query })
 }
 
-fn run_here(planned: &Planned, parameters: Option<&RecordBatch>, reader: &dyn Reader) -> freshet_core::Result<(SchemaRef, Vec<RecordBatch>, ReadPoint)> {
+fn run_here(
+    planned: &Planned,
+    parameters: Option<&RecordBatch>,
+    reader: &dyn Reader,
+) -> freshet_core::Result<(SchemaRef, Vec<RecordBatch>, ReadPoint)> {
     let rows = parameter_rows(planned, parameters)?;
     let names: Vec<&str> = planned.views.iter().map(String::as_str).collect();
     let catalog_views = reader.views();
@@ -103,7 +114,8 @@ fn run_here(planned: &Planned, parameters: Option<&RecordBatch>, reader: &dyn Re
         }
         point = Some(snapshot.point);
     }
-    let services: Vec<ServiceDef> = reader.services().into_iter().map(|service| service.def).filter(|def| planned.services.contains(&def.name)).collect();
+    let services: Vec<ServiceDef> =
+        reader.services().into_iter().map(|service| service.def).filter(|def| planned.services.contains(&def.name)).collect();
     let mut answers = Vec::new();
     for row in rows {
         for service in &services {
@@ -112,9 +124,9 @@ fn run_here(planned: &Planned, parameters: Option<&RecordBatch>, reader: &dyn Re
             catalog.relations.insert(features_table(&service.name), memory_table(features_schema(service), vec![batch])?);
         }
         let at = point.expect("a query without services has a snapshot");
-        let plan = plan_query(&planned.query, &catalog).map_err(invalid)?;
+        let plan = plan_query(&with_now(&planned.query, at.q), &catalog).map_err(invalid)?;
         let plan = plan.with_param_values(row).map_err(|error| Error::invalid(error.strip_backtrace()))?;
-        for batch in execute(with_now(plan, at.q)?)? {
+        for batch in execute(plan)? {
             answers.push(served(&batch, &planned.schema)?);
         }
     }
@@ -148,7 +160,9 @@ fn served(batch: &RecordBatch, schema: &SchemaRef) -> freshet_core::Result<Recor
         .columns()
         .iter()
         .zip(schema.fields())
-        .map(|(column, field)| Ok(if column.data_type() == field.data_type() { column.clone() } else { arrow::compute::cast(column, field.data_type())? }))
+        .map(|(column, field)| {
+            Ok(if column.data_type() == field.data_type() { column.clone() } else { arrow::compute::cast(column, field.data_type())? })
+        })
         .collect::<freshet_core::Result<Vec<ArrayRef>>>()?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
@@ -157,7 +171,10 @@ fn served(batch: &RecordBatch, schema: &SchemaRef) -> freshet_core::Result<Recor
 fn parameters_of(types: &std::collections::HashMap<String, Option<DataType>>) -> Result<SchemaRef> {
     let mut numbered = BTreeMap::new();
     for (name, data_type) in types {
-        let number: usize = name.trim_start_matches('$').parse().map_err(|_| Refusal::new(format!("the parameter {name} is not a number")).help("write ? or $1, $2, …"))?;
+        let number: usize = name
+            .trim_start_matches('$')
+            .parse()
+            .map_err(|_| Refusal::new(format!("the parameter {name} is not a number")).help("write ? or $1, $2, …"))?;
         numbered.insert(number, data_type.clone().unwrap_or(DataType::Utf8));
     }
     let count = numbered.keys().last().copied().unwrap_or(0);
@@ -170,7 +187,11 @@ fn parameters_of(types: &std::collections::HashMap<String, Option<DataType>>) ->
 fn parameter_rows(planned: &Planned, parameters: Option<&RecordBatch>) -> freshet_core::Result<Vec<Vec<ScalarValue>>> {
     let expected = planned.parameters.fields();
     let Some(batch) = parameters else {
-        return if expected.is_empty() { Ok(vec![Vec::new()]) } else { Err(Error::invalid(format!("the query has {} parameters and got none", expected.len()))) };
+        return if expected.is_empty() {
+            Ok(vec![Vec::new()])
+        } else {
+            Err(Error::invalid(format!("the query has {} parameters and got none", expected.len())))
+        };
     };
     if batch.num_columns() != expected.len() {
         return Err(Error::invalid(format!("the query has {} parameters and got {}", expected.len(), batch.num_columns())));
@@ -288,9 +309,9 @@ fn ask(
             planning.add(&features_table(service), Relation::stored(features_schema(&found.def)));
         }
     }
-    let raw = plan_query(&planned.query, &planning).map_err(invalid)?;
+    let at = point.map_or(Epoch::ZERO, |point| point.q);
+    let raw = plan_query(&with_now(&planned.query, at), &planning).map_err(invalid)?;
     let raw = raw.with_param_values(parameters.to_vec()).map_err(|error| Error::invalid(error.strip_backtrace()))?;
-    let raw = with_now(raw, point.map_or(Epoch::ZERO, |point| point.q))?;
     let input = service_input(service);
     let values = bindings(&raw, service)
         .map_err(invalid)?

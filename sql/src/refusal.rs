@@ -73,7 +73,8 @@ fn from_diagnostic(diagnostic: &Diagnostic, error: &DataFusionError) -> Refusal 
     // The text of an unknown relation is better in our own words; a diagnostic only adds its place.
     let own = plain(error);
     let message = if own.starts_with("there is no ") || own.starts_with("FEATURES(") { own } else { diagnostic.message.clone() };
-    let helps: Vec<String> = diagnostic.notes.iter().map(|note| note.message.clone()).chain(diagnostic.helps.iter().map(|help| help.message.clone())).collect();
+    let helps: Vec<String> =
+        diagnostic.notes.iter().map(|note| note.message.clone()).chain(diagnostic.helps.iter().map(|help| help.message.clone())).collect();
     let place = diagnostic.span.as_ref().map(location);
     let help = if helps.is_empty() { None } else { Some(helps.join("; ")) };
     Refusal { place, message, help, about_now: false }
@@ -83,7 +84,14 @@ fn from_diagnostic(diagnostic: &Diagnostic, error: &DataFusionError) -> Refusal 
 fn plain(error: &DataFusionError) -> String {
     let text = error.find_root().strip_backtrace();
     let text = text.split("\nThis issue was likely caused").next().unwrap_or_default();
-    let prefixes = ["Error during planning: ", "Internal error: ", "Schema error: ", "This feature is not implemented: ", "Execution error: ", "type_coercion\ncaused by\n"];
+    let prefixes = [
+        "Error during planning: ",
+        "Internal error: ",
+        "Schema error: ",
+        "This feature is not implemented: ",
+        "Execution error: ",
+        "type_coercion\ncaused by\n",
+    ];
     let mut text = text.trim();
     while let Some(rest) = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest.trim();

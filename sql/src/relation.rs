@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast;
 use freshet_core::ServiceDef;
 
 use crate::context::FEATURES_SCHEMA;
-use crate::fold::{lookup_service, lookup_alias};
+use crate::fold::{lookup_alias, lookup_service};
 
 /// The hidden columns behind `f.status` and `f.event_time`.
 pub(crate) const STATUS: &str = "f$status";
@@ -216,10 +216,8 @@ fn bind_on(
     context: &mut dyn RelationPlannerContext,
 ) -> Result<Vec<Option<Expr>>> {
     let qualifier = TableReference::bare(alias);
-    let right = DFSchema::new_with_metadata(
-        input.iter().map(|field| (Some(qualifier.clone()), Arc::new(field.clone()))).collect(),
-        Default::default(),
-    )?;
+    let right =
+        DFSchema::new_with_metadata(input.iter().map(|field| (Some(qualifier.clone()), Arc::new(field.clone()))).collect(), Default::default())?;
     let condition = context.sql_to_expr(condition, &left.join(&right)?)?;
     let side = |expr: &Expr| match expr {
         Expr::Column(column) if column.relation.as_ref() == Some(&qualifier) => input.iter().position(|field| *field.name() == column.name),

@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, Query, Select,
-    SelectItem, SetExpr, Spanned, Value, ValueWithSpan, visit_expressions, visit_expressions_mut,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, Query,
+    Select, SelectItem, SetExpr, Spanned, Value, ValueWithSpan, visit_expressions, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -25,7 +25,8 @@ pub(crate) struct Expanded {
 
 pub(crate) fn expand(view: &CreateFeatureView) -> Result<Expanded> {
     let mut query = (*view.query).clone();
-    let one_select = || Refusal::new("a feature view is one SELECT").help("put the UNION into a CREATE VIEW and select from that").at(view.query.span());
+    let one_select =
+        || Refusal::new("a feature view is one SELECT").help("put the UNION into a CREATE VIEW and select from that").at(view.query.span());
     let SetExpr::Select(select) = query.body.as_mut() else { return Err(one_select()) };
     let grouped = match &select.group_by {
         GroupByExpr::Expressions(keys, _) => !keys.is_empty(),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, TableReference};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
 use freshet_core::{Comparison, FeatureColumn, FeatureSpec, LatestSpec, NodeId, Op, RollingAggregate, RollingSpec, Window, WindowEdge};
 
 use super::Lowering;
@@ -63,8 +63,7 @@ impl Lowering<'_> {
         let time = time_of(query, &outputs, aggregate)?;
         check_time(&time.get_type(input_schema)?)?;
 
-        let features: Vec<&(String, Expr)> =
-            outputs.iter().filter(|(name, _)| name != query.time && !query.entity.contains(name)).collect();
+        let features: Vec<&(String, Expr)> = outputs.iter().filter(|(name, _)| name != query.time && !query.entity.contains(name)).collect();
         let used = used_aggregates(&features, aggregate)?;
         let mut aggregates = Vec::with_capacity(used.len());
         let mut wanted: Vec<Expr> = key_of_entity.iter().map(|key| keys[*key].clone()).collect();
@@ -161,7 +160,8 @@ fn entity_keys(query: &FeatureQuery<'_>, outputs: &[(String, Expr)], aggregate: 
             Expr::Column(column) => aggregate.schema.index_of_column(column).ok().filter(|index| *index < aggregate.group_expr.len()),
             _ => None,
         };
-        let grouping = || Refusal::new(format!("the entity {name} is not what the query groups by")).help(format!("GROUP BY {}", query.entity.join(", ")));
+        let grouping =
+            || Refusal::new(format!("the entity {name} is not what the query groups by")).help(format!("GROUP BY {}", query.entity.join(", ")));
         found.push(key.ok_or_else(|| grouping().at_expr(expr))?);
     }
     if aggregate.group_expr.len() != found.len() {
@@ -295,6 +295,8 @@ fn q_column() -> Column {
 fn feature_column(name: &str, expr: &Expr, row: &DFSchema) -> Result<FeatureColumn> {
     let expr = expr
         .clone()
+        .transform_down(|node| Ok(age_compared(node, row)))
+        .data()?
         .transform_up(|node| Ok(if is_now(&node) { Transformed::yes(Expr::Column(q_column())) } else { Transformed::no(node) }))
         .data()?;
     let compiled = compile(&expr, row)?;
@@ -302,18 +304,50 @@ fn feature_column(name: &str, expr: &Expr, row: &DFSchema) -> Result<FeatureColu
     let compiled = match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => compile(&expr.cast_to(&DataType::Utf8, row)?, row)?,
         data_type if storable(&data_type) => compiled,
-        other => return Err(Refusal::new(format!("the feature {name} is {other}, which no view can hold yet")).help("CAST it to a number, a TIMESTAMP or VARCHAR")),
+        other => {
+            return Err(Refusal::new(format!("the feature {name} is {other}, which no view can hold yet"))
+                .help("CAST it to a number, a TIMESTAMP or VARCHAR"));
+        }
     };
     Ok(FeatureColumn { name: name.to_string(), expr: compiled })
+}
+
+/// `now() - max(ts) < INTERVAL '1 day'` → `max(ts) > q - 86,400 s`: intervals themselves compare field by field.
+fn age_compared(node: Expr, row: &DFSchema) -> Transformed<Expr> {
+    let bounds = match &node {
+        Expr::BinaryExpr(binary) if is_order(&binary.op) && mentions_now(&node) => bounds_of(&node, row).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let [bound] = bounds.as_slice() else { return Transformed::no(node) };
+    let offset = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months: 0, days: 0, nanoseconds: bound.offset_ns }));
+    let edge = BinaryExpr::new(Box::new(Expr::Column(q_column())), Operator::Minus, Box::new(Expr::Literal(offset, None)));
+    let time = Expr::Cast(Cast::new(Box::new(bound.expr.clone()), TIMESTAMP));
+    let compared = BinaryExpr::new(Box::new(time), operator(bound.comparison), Box::new(Expr::BinaryExpr(edge)));
+    Transformed::new(Expr::BinaryExpr(compared), true, TreeNodeRecursion::Jump)
+}
+
+fn is_order(op: &Operator) -> bool {
+    matches!(op, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+}
+
+fn operator(comparison: Comparison) -> Operator {
+    match comparison {
+        Comparison::Less => Operator::Lt,
+        Comparison::LessOrEqual => Operator::LtEq,
+        Comparison::Greater => Operator::Gt,
+        Comparison::GreaterOrEqual => Operator::GtEq,
+    }
 }
 
 /// The rows of a feature view are all that were ever there; time is its windows' business.
 fn refuse_now_below(plan: &LogicalPlan) -> Result<()> {
     let mut refusal = None;
     plan.apply(|node| {
-        refusal = node.expressions().iter().find(|expr| mentions_now(expr)).map(|expr| {
-            refuse_now(expr).help("in a feature view now() belongs into a FILTER (WHERE ts > now() - INTERVAL …), WINDOWS or TTL")
-        });
+        refusal = node
+            .expressions()
+            .iter()
+            .find(|expr| mentions_now(expr))
+            .map(|expr| refuse_now(expr).help("in a feature view now() belongs into a FILTER (WHERE ts > now() - INTERVAL …), WINDOWS or TTL"));
         Ok(if refusal.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     refusal.map_or(Ok(()), Err)

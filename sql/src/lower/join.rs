@@ -92,10 +92,14 @@ fn check(join: &Join) -> Result<()> {
         }
         JoinType::LeftSemi => return Ok(()),
         JoinType::LeftAnti | JoinType::RightAnti => {
-            return Err(place(Refusal::new("NOT IN, NOT EXISTS and EXCEPT are not supported yet").help("count the partners with GROUP BY and keep those with none")));
+            return Err(place(
+                Refusal::new("NOT IN, NOT EXISTS and EXCEPT are not supported yet").help("count the partners with GROUP BY and keep those with none"),
+            ));
         }
         JoinType::LeftMark | JoinType::RightMark => {
-            return Err(place(Refusal::new("EXISTS and IN are supported as conditions of their own, not under OR").help("write a UNION of two queries")));
+            return Err(place(
+                Refusal::new("EXISTS and IN are supported as conditions of their own, not under OR").help("write a UNION of two queries"),
+            ));
         }
         JoinType::Left | JoinType::Right | JoinType::Full if is_scalar_subquery(join) => {
             return Err(place(
@@ -103,7 +107,10 @@ fn check(join: &Join) -> Result<()> {
             ));
         }
         JoinType::Left | JoinType::Right | JoinType::Full | JoinType::RightSemi => {
-            return Err(place(Refusal::new("outer joins are not supported yet").help("use an inner JOIN; features of a left row come by LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()")));
+            return Err(place(
+                Refusal::new("outer joins are not supported yet")
+                    .help("use an inner JOIN; features of a left row come by LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()"),
+            ));
         }
     }
     if join.on.is_empty() && !is_single_row(&join.left) && !is_single_row(&join.right) {

@@ -30,19 +30,19 @@ impl Lowering<'_> {
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Extension(extension) => self.extension(extension),
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
-                Err(Refusal::new("ORDER BY and LIMIT are not kept up to date in a view yet").help("order and limit when you read it: SELECT … FROM view ORDER BY …"))
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(Refusal::new("ORDER BY and LIMIT are not kept up to date in a view yet")
+                .help("order and limit when you read it: SELECT … FROM view ORDER BY …")),
+            LogicalPlan::Window(_) => {
+                Err(Refusal::new("window functions are not supported yet").help("group by a key, or read the view with an OVER clause ad hoc"))
             }
-            LogicalPlan::Window(_) => Err(Refusal::new("window functions are not supported yet").help("group by a key, or read the view with an OVER clause ad hoc")),
             LogicalPlan::Unnest(_) => Err(Refusal::new("UNNEST is not supported yet")),
             LogicalPlan::RecursiveQuery(_) => Err(Refusal::new("WITH RECURSIVE is not supported yet")),
             LogicalPlan::Values(_) => Err(Refusal::new("VALUES is not supported in a view").help("read the rows from a source")),
             LogicalPlan::EmptyRelation(_) => {
                 Err(Refusal::new("this query reads no source, or its condition is never true").help("name a source or a view in FROM"))
             }
-            LogicalPlan::Subquery(_) => {
-                Err(Refusal::new("this subquery cannot be turned into a join").help("correlate it by equality, or write it as a join or as a view of its own"))
-            }
+            LogicalPlan::Subquery(_) => Err(Refusal::new("this subquery cannot be turned into a join")
+                .help("correlate it by equality, or write it as a join or as a view of its own")),
             LogicalPlan::Distinct(_) => Err(Refusal::new("DISTINCT ON is not supported yet").help("GROUP BY the key, with min or max")),
             LogicalPlan::Repartition(_)
             | LogicalPlan::Statement(_)

@@ -1,0 +1,8 @@
+//! The integration tests of freshet-sql, in one binary.
+
+mod adhoc;
+mod given;
+mod golden;
+mod parse;
+mod three_way;
+mod traps;

@@ -1,0 +1,191 @@
+//! Three answers to one question: the engine (incremental), the interpreter of the same plan, and DataFusion batch over the same SQL.
+//!
+//! Engine and interpreter differ: an operator is wrong. Interpreter and DataFusion differ: the lowering is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::RecordBatch;
+use freshet_core::{Epoch, NodeId, Op, Plan, Value};
+use freshet_engine::{Engine, EngineConfig, StepCut};
+use freshet_sql::{Program, batch, compile};
+use freshet_testkit::compare::{assert_roughly_same, content_of};
+use freshet_testkit::generate::{Shape, records};
+use freshet_testkit::{Interpreter, MemoryConnectors, assign_epochs};
+
+use crate::given::script;
+
+const SOURCES: &str = "
+SET clock = 'event';
+CREATE SOURCE plain (id BIGINT, k VARCHAR, g INT, x DOUBLE, ts TIMESTAMP(3), WATERMARK FOR ts) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
+CREATE SOURCE changing (k VARCHAR, h INT, y DOUBLE, flag BOOLEAN, at TIMESTAMP, WATERMARK FOR at) WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON;
+";
+
+/// Whom else to ask.
+#[derive(Clone, Copy, PartialEq)]
+enum Batch {
+    /// DataFusion answers it too.
+    Asked,
+    /// Lookups, ties of T8, HOP and forgotten keys are the interpreter's business.
+    Silent,
+}
+
+struct Question {
+    name: &'static str,
+    text: &'static str,
+    batch: Batch,
+}
+
+const fn asked(name: &'static str, text: &'static str) -> Question {
+    Question { name, text, batch: Batch::Asked }
+}
+
+const fn silent(name: &'static str, text: &'static str) -> Question {
+    Question { name, text, batch: Batch::Silent }
+}
+
+const QUESTIONS: [Question; 21] = [
+    asked("project", "CREATE MATERIALIZED VIEW v AS SELECT id, x * 2 AS double, upper(k) AS upper, coalesce(g, -1) AS g FROM plain"),
+    asked("filter", "CREATE MATERIALIZED VIEW v AS SELECT * FROM changing WHERE y > 0 AND (flag OR h > 1)"),
+    asked("guard", "CREATE MATERIALIZED VIEW v AS SELECT id FROM plain WHERE g <> 0 AND 10 / g > 1"),
+    asked("join", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.y, c.k FROM plain p JOIN changing c ON p.k = c.k"),
+    asked("join_residual", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h FROM plain p JOIN changing c ON p.k = c.k AND p.x > c.y"),
+    asked("join_computed", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h FROM plain p JOIN changing c ON p.g + 1 = c.h WHERE p.x < 5"),
+    asked("join_itself", "CREATE MATERIALIZED VIEW v AS SELECT a.h, b.y FROM changing a JOIN changing b ON a.k = b.k AND a.h = b.h"),
+    asked(
+        "aggregate",
+        "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n, count(y) AS ys, sum(y) AS s, avg(y) AS a, min(y) AS lo, max(y) AS hi, sum(h) AS hs,
+         var_samp(y) AS vs, var_pop(y) AS vp, stddev(y) AS ss, stddev_pop(y) AS sp, bool_and(flag) AS every, bool_or(flag) AS some FROM changing GROUP BY k",
+    ),
+    asked(
+        "aggregate_distinct",
+        "CREATE MATERIALIZED VIEW v AS SELECT h, count(DISTINCT k) AS ks, count(*) FILTER (WHERE y > 0) AS p, sum(y) FILTER (WHERE flag) AS f, sum(DISTINCT h) AS d
+         FROM changing GROUP BY h",
+    ),
+    asked("aggregate_global", "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(h) AS s, max(at) AS last FROM changing WHERE flag"),
+    asked("having", "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n FROM changing GROUP BY k HAVING count(*) > 2"),
+    asked("distinct", "CREATE MATERIALIZED VIEW v AS SELECT DISTINCT k, flag FROM changing"),
+    asked("union", "CREATE MATERIALIZED VIEW v AS SELECT k, g AS n FROM plain UNION ALL SELECT k, h FROM changing WHERE flag"),
+    asked("union_distinct", "CREATE MATERIALIZED VIEW v AS SELECT k FROM plain UNION SELECT k FROM changing"),
+    asked("scalar_subquery", "CREATE MATERIALIZED VIEW v AS SELECT id FROM plain WHERE x > (SELECT avg(y) FROM changing)"),
+    asked("in_subquery", "CREATE MATERIALIZED VIEW v AS SELECT id FROM plain WHERE k IN (SELECT k FROM changing WHERE flag)"),
+    asked("temporal", "CREATE MATERIALIZED VIEW v AS SELECT id, k FROM plain WHERE ts > now() - INTERVAL '10 seconds' AND ts <= now() - INTERVAL '2 seconds'"),
+    asked(
+        "rolling",
+        "CREATE FEATURE VIEW v ENTITY (k) TIMESTAMP ts WINDOWS ('5 seconds', '1 minute') AS
+         SELECT k, count(*) AS n, sum(x) AS s, avg(x) AS a, min(x) AS lo, max(x) AS hi, stddev(x) AS d FROM plain WHERE k IS NOT NULL GROUP BY k",
+    ),
+    silent(
+        "rolling_hop",
+        "CREATE FEATURE VIEW v ENTITY (k, g) TIMESTAMP ts TTL INTERVAL '30 seconds' HOP INTERVAL '5 seconds' WITH (include_now = true) AS
+         SELECT k, g, count(*) FILTER (WHERE ts > now() - INTERVAL '20 seconds' AND x > 0) AS n, sum(x) AS total FROM plain GROUP BY k, g",
+    ),
+    silent("latest", "CREATE FEATURE VIEW v ENTITY (k) TIMESTAMP at TTL INTERVAL '1 minute' AS SELECT k, y, flag FROM changing"),
+    silent(
+        "lookup",
+        "CREATE FEATURE VIEW load ENTITY (k) TIMESTAMP at WINDOWS ('20 seconds') AS SELECT k, count(*) AS n, sum(y) AS s FROM changing GROUP BY k;
+         CREATE FEATURE VIEW last ENTITY (g) TIMESTAMP ts AS SELECT g, x FROM plain;
+         CREATE FEATURE SERVICE features REQUEST (id BIGINT) AS (load, last, id);
+         CREATE MATERIALIZED VIEW v AS SELECT p.id AS question, f.*, f.status FROM plain p
+         LEFT JOIN FEATURES(features) FOR SYSTEM_TIME AS OF now() AS f USING (k, g, id)",
+    ),
+];
+
+#[test]
+fn c1_engine_interpreter_and_datafusion_agree_at_every_epoch() {
+    for (number, question) in QUESTIONS.iter().enumerate() {
+        for seed in 0..3 {
+            check(question, number as u64 * 100 + seed);
+        }
+    }
+}
+
+/// The whole rolling state is known for ever, so that DataFusion knows the same keys.
+#[test]
+fn c1_a_lifetime_feature_view_equals_its_batch_query() {
+    let question = asked(
+        "rolling_lifetime",
+        "CREATE FEATURE VIEW v ENTITY (k) TIMESTAMP at AS SELECT k, count(*) AS n, sum(y) FILTER (WHERE at > now() - INTERVAL '7 seconds' AND flag) AS s,
+         max(y) - min(y) AS range FROM changing WHERE k IS NOT NULL GROUP BY k",
+    );
+    for seed in 0..4 {
+        check(&question, 9_000 + seed);
+    }
+}
+
+fn check(question: &Question, seed: u64) {
+    let text = format!("{SOURCES}{};\nCREATE SINK out FROM v WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON", question.text);
+    let program = compile(&[script("three_way.sql", &text)], &BTreeMap::new(), &MemoryConnectors::new(0)).unwrap_or_else(|error| panic!("{error}"));
+    let input = connectors(&program.plan, seed);
+    let interpreter = interpreter(&program.plan, &input);
+    let view = program.plan.view("v").unwrap().node;
+    let history = interpreter.history(view);
+    for (index, cut) in [StepCut::Epochs(1), StepCut::Epochs(7), StepCut::All].into_iter().enumerate() {
+        let workers = [1, 2, 4][(seed as usize + index) % 3];
+        let connectors = connectors(&program.plan, seed);
+        let config = EngineConfig { workers, cut, ..EngineConfig::default() };
+        let engine = Engine::start(program.plan.clone(), config, &connectors).unwrap();
+        engine.wait().unwrap();
+        engine.shutdown().unwrap();
+        let found = changes(&connectors);
+        assert!(
+            history == found,
+            "{}, seed {seed}, {workers} workers, {cut:?}: {} changes expected, {} found; first difference {:?}\n{}",
+            question.name,
+            history.len(),
+            found.len(),
+            history.iter().zip(&found).find(|(expected, found)| expected != found),
+            freshet_core::explain(&program.plan)
+        );
+    }
+    if question.batch == Batch::Asked {
+        check_batch(question, &program, &interpreter, view, seed);
+    }
+}
+
+fn check_batch(question: &Question, program: &Program, interpreter: &Interpreter, view: NodeId, seed: u64) {
+    let epochs: BTreeSet<Epoch> = interpreter.relevant_epochs(view).into_iter().filter(|epoch| *epoch <= interpreter.end()).collect();
+    let stride = (epochs.len() / 12).max(1);
+    for epoch in epochs.iter().copied().step_by(stride).chain(epochs.last().copied()) {
+        let tables = tables_at(&program.plan, interpreter, epoch);
+        let answer = batch::evaluate(program, "v", &tables, epoch).unwrap_or_else(|error| panic!("{}: {error}", question.name));
+        let what = format!("{} at {epoch}", question.name);
+        let mut expected = content_of([&answer]).unwrap();
+        let found = interpreter.content(view, epoch);
+        if question.name == "rolling" {
+            // Keys without an event for two minutes are forgotten here, and never by a batch query.
+            expected.retain(|row, _| found.keys().any(|known| known[0] == row[0]));
+        }
+        assert_roughly_same(&what, seed, &expected, &found);
+    }
+}
+
+fn tables_at(plan: &Plan, interpreter: &Interpreter, epoch: Epoch) -> BTreeMap<String, RecordBatch> {
+    let nodes = plan.nodes.iter().enumerate().filter_map(|(index, node)| match node.op {
+        Op::Source { source } => Some((source, NodeId(index as u32))),
+        _ => None,
+    });
+    nodes.map(|(source, node)| (plan.sources[source].name.clone(), interpreter.batch(node, epoch).unwrap())).collect()
+}
+
+fn connectors(plan: &Plan, seed: u64) -> MemoryConnectors {
+    let mut connectors = MemoryConnectors::new(seed);
+    for (index, def) in plan.sources.iter().enumerate() {
+        let retractions = if def.format == freshet_core::Format::Plain { 0.0 } else { 0.2 };
+        let shape = Shape { rows: 60, retractions, special_floats: 0.0, ..Shape::default() };
+        connectors = connectors.with_source(&def.name, records(seed * 31 + index as u64, def, &shape));
+    }
+    connectors
+}
+
+fn interpreter(plan: &Plan, connectors: &MemoryConnectors) -> Interpreter {
+    let inputs = plan.sources.iter().enumerate().map(|(index, def)| assign_epochs(def, index, connectors.records(&def.name)).unwrap().rows);
+    Interpreter::new(plan, inputs.collect())
+}
+
+fn changes(connectors: &MemoryConnectors) -> Vec<(Vec<Value>, Epoch, i64)> {
+    let mut sums: BTreeMap<(Epoch, Vec<Value>), i64> = BTreeMap::new();
+    for change in connectors.sink("out") {
+        *sums.entry((change.epoch, change.row)).or_default() += change.diff;
+    }
+    sums.into_iter().filter(|(_, diff)| *diff != 0).map(|((epoch, row), diff)| (row, epoch, diff)).collect()
+}

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
-use freshet_core::{Expr, ExprRef, FeatureSpec, Op, evaluate_rows};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use freshet_core::{ExprRef, FeatureSpec, Op, evaluate_rows};
 
 use crate::given::{compiled, plan_of, program, refused};
 
@@ -135,7 +135,7 @@ fn trap_a_bad_cast_or_division_concerns_its_row() {
     assert_eq!(found.values.as_primitive::<Int64Type>().value(1), 20);
     let found = evaluate_rows(&*expression("CAST(shop AS INT)"), &orders(&[1.0], &[1]));
     assert_eq!(found.errors.len(), 1);
-    assert_eq!(found.values.as_primitive::<Int32Type>().null_count(), 1);
+    assert!(found.values.is_null(0));
 }
 
 #[test]

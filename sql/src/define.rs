@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::planner::SqlToRel;
-use datafusion::sql::sqlparser::ast::{ColumnDef, Ident};
+use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident, TimezoneInfo};
 use freshet_core::{BadData, Connectors, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef, ViewKind};
 
 use crate::ast::{Column, CreateFeatureService, CreateSink, CreateSource, Encoding, OptionEntry, ServiceItem, find_option, normal_name};
@@ -212,12 +212,14 @@ fn data_type_of(column: &Column, catalog: &Catalog) -> Result<DataType> {
             )
             .at(column.data_type_place.0)
     };
+    if matches!(column.data_type, SqlType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz)) {
+        return Err(unknown("a TIMESTAMP is in UTC; time zones of columns are not supported yet".to_string()));
+    }
     let definition = ColumnDef { name: column.name.clone(), data_type: column.data_type.clone(), options: Vec::new() };
     let planner = SqlToRel::new_with_options(catalog, parser_options());
     let schema = planner.build_schema(vec![definition]).map_err(|_| unknown(format!("{} is no type of Freshet", column.data_type)))?;
     match schema.field(0).data_type() {
         data_type if storable(data_type) => Ok(data_type.clone()),
-        DataType::Timestamp(_, Some(_)) => Err(unknown("a TIMESTAMP is in UTC; time zones of columns are not supported yet".to_string())),
         _ => Err(unknown(format!("columns of type {} are not supported yet", column.data_type))),
     }
 }

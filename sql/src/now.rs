@@ -3,8 +3,8 @@
 //! now() may stand in comparisons of a timestamp (± constant) with now() ± a constant interval, and conjunctions of them.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Operator};
 use freshet_core::Comparison;
 
@@ -43,7 +43,27 @@ pub(crate) fn refuse_now(expr: &Expr) -> Refusal {
 
 /// The expression without DataFusion's type prefixes on literals.
 pub(crate) fn readable(expr: &Expr) -> String {
-    expr.human_display().to_string()
+    let as_text = |text: String| Transformed::yes(Expr::Column(Column::new_unqualified(text)));
+    let readable = expr.clone().transform_up(|part| {
+        Ok(match &part {
+            Expr::Literal(ScalarValue::Utf8(Some(text)), _) => as_text(format!("'{text}'")),
+            Expr::Literal(value, _) => match exact_ns(value) {
+                Ok(Some(ns)) => as_text(format!("INTERVAL '{}'", exact_text(ns))),
+                _ => Transformed::no(part),
+            },
+            _ => Transformed::no(part),
+        })
+    });
+    readable.data().map_or_else(|_| expr.human_display().to_string(), |readable| readable.human_display().to_string())
+}
+
+/// `90 minutes`, `1 days`: the largest unit that leaves no rest.
+fn exact_text(ns: i64) -> String {
+    let units = [("days", NS_PER_DAY), ("hours", 3_600_000_000_000), ("minutes", 60_000_000_000), ("seconds", 1_000_000_000), ("milliseconds", 1_000_000)];
+    match units.iter().find(|(_, size)| ns != 0 && ns % size == 0) {
+        Some((unit, size)) => format!("{} {unit}", ns / size),
+        None => format!("{ns} nanoseconds"),
+    }
 }
 
 /// The bounds a conjunct that mentions now() sets: one, or two for `=`.

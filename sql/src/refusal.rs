@@ -64,9 +64,22 @@ impl From<DataFusionError> for Refusal {
     fn from(error: DataFusionError) -> Refusal {
         match error.diagnostic() {
             Some(diagnostic) => from_diagnostic(diagnostic, &error),
-            None => Refusal::new(plain(&error)),
+            None => in_our_words(plain(&error)),
         }
     }
+}
+
+/// What DataFusion says at length or by its own names.
+fn in_our_words(message: String) -> Refusal {
+    if message.starts_with("Schema contains") || message.starts_with("Projections require unique expression names") {
+        let name = message.split(['"', ' ', '.']).rfind(|word| !word.is_empty() && !["ambiguous", "be", "would", "which"].contains(word)).unwrap_or_default();
+        return Refusal::new(format!("two columns are called {name}")).help("give each its own name: … AS other");
+    }
+    if let Some((function, _)) = message.strip_prefix("Function '").and_then(|rest| rest.split_once('\'')) {
+        return Refusal::new(format!("{function}() does not take arguments of these types")).help("CAST them to what it takes");
+    }
+    // Syntax trees printed for developers.
+    Refusal::new(message.split(" { ").next().unwrap_or_default().trim_end_matches(" Substring").to_string())
 }
 
 fn from_diagnostic(diagnostic: &Diagnostic, error: &DataFusionError) -> Refusal {

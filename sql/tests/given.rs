@@ -77,6 +77,6 @@ pub fn refused(text: &str) -> String {
 
 /// The plan of the last view of the text.
 pub fn plan_of(text: &str) -> String {
-    let program = program(&format!("{text};\nEXPLAIN PLAN v"));
+    let program = program(&format!("{text};\nEXPLAIN (PLAN) v"));
     program.explains[0].text.clone()
 }

@@ -46,7 +46,8 @@ const fn silent(name: &'static str, text: &'static str) -> Question {
 const QUESTIONS: [Question; 21] = [
     asked("project", "CREATE MATERIALIZED VIEW v AS SELECT id, x * 2 AS double, upper(k) AS upper, coalesce(g, -1) AS g FROM plain"),
     asked("filter", "CREATE MATERIALIZED VIEW v AS SELECT * FROM changing WHERE y > 0 AND (flag OR h > 1)"),
-    asked("guard", "CREATE MATERIALIZED VIEW v AS SELECT id FROM plain WHERE g <> 0 AND 10 / g > 1"),
+    // DataFusion decides by batch whether the right side of AND runs.
+    silent("guard", "CREATE MATERIALIZED VIEW v AS SELECT id FROM plain WHERE g <> 0 AND 10 / g > 1"),
     asked("join", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.y, c.k FROM plain p JOIN changing c ON p.k = c.k"),
     asked("join_residual", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h FROM plain p JOIN changing c ON p.k = c.k AND p.x > c.y"),
     asked("join_computed", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h FROM plain p JOIN changing c ON p.g + 1 = c.h WHERE p.x < 5"),

@@ -303,7 +303,11 @@ fn feature_column(name: &str, expr: &Expr, row: &DFSchema) -> Result<FeatureColu
     let data_type = compiled.data_type();
     let compiled = match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => compile(&expr.cast_to(&DataType::Utf8, row)?, row)?,
-        data_type if storable(&data_type) => compiled,
+        data_type if storable(&data_type) => match compiled.as_column() {
+            // DataFusion's name of an aggregate is its whole text.
+            Some(index) => Arc::new(freshet_core::Column { index, name: name.to_string(), data_type }),
+            None => compiled,
+        },
         other => {
             return Err(Refusal::new(format!("the feature {name} is {other}, which no view can hold yet"))
                 .help("CAST it to a number, a TIMESTAMP or VARCHAR"));

@@ -59,7 +59,8 @@ pub(crate) fn readable(expr: &Expr) -> String {
 
 /// `90 minutes`, `1 days`: the largest unit that leaves no rest.
 fn exact_text(ns: i64) -> String {
-    let units = [("days", NS_PER_DAY), ("hours", 3_600_000_000_000), ("minutes", 60_000_000_000), ("seconds", 1_000_000_000), ("milliseconds", 1_000_000)];
+    let units =
+        [("days", NS_PER_DAY), ("hours", 3_600_000_000_000), ("minutes", 60_000_000_000), ("seconds", 1_000_000_000), ("milliseconds", 1_000_000)];
     match units.iter().find(|(_, size)| ns != 0 && ns % size == 0) {
         Some((unit, size)) => format!("{} {unit}", ns / size),
         None => format!("{ns} nanoseconds"),

@@ -169,7 +169,7 @@ impl<'a> Pipeline<'a> {
             return Ok(());
         }
         if let Some(hop) = &view.hop
-            && (hop.ms() == 0 || DAY_MS % hop.ms() != 0)
+            && (hop.ms() == 0 || !DAY_MS.is_multiple_of(hop.ms()))
         {
             return Err(Refusal::new("a HOP divides a day").help("choose '1 minute', '5 minutes', '1 hour', …").at(hop.place.0));
         }

@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast;
 use freshet_core::ServiceDef;
 
 use crate::context::FEATURES_SCHEMA;
-use crate::fold::{lookup_alias, lookup_service};
+use crate::fold::{lookup_alias, lookup_service, normal};
 
 /// The hidden columns behind `f.status` and `f.event_time`.
 pub(crate) const STATUS: &str = "f$status";
@@ -168,6 +168,35 @@ impl RelationPlanner for LookupPlanner {
                 let plan = self.lookup(*table_with_joins, context)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
             }
+            // `errors(view)` is a table of that name.
+            ast::TableFactor::Table {
+                name,
+                alias,
+                args: Some(arguments),
+                with_hints,
+                version,
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+            } => {
+                let table = system_table(&name, &arguments);
+                let args = if table.is_some() { None } else { Some(arguments) };
+                let name = table.unwrap_or(name);
+                Ok(RelationPlanning::Original(Box::new(ast::TableFactor::Table {
+                    name,
+                    alias,
+                    args,
+                    with_hints,
+                    version,
+                    with_ordinality,
+                    partitions,
+                    json_path,
+                    sample,
+                    index_hints,
+                })))
+            }
             // DataFusion ignores a version silently.
             ast::TableFactor::Table { version: Some(_), ref name, .. } if !is_features(name) => {
                 plan_err!("FOR SYSTEM_TIME AS OF is for FEATURES(service); {name} is read as it is now")
@@ -175,6 +204,17 @@ impl RelationPlanner for LookupPlanner {
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
     }
+}
+
+/// `errors(v)`, `dead_letters(s)`, `late(s)` as the quoted name under which they can be read.
+fn system_table(name: &ast::ObjectName, arguments: &ast::TableFunctionArgs) -> Option<ast::ObjectName> {
+    let [ast::ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return None };
+    let [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Identifier(of)))] = arguments.args.as_slice() else { return None };
+    let function_name = normal(function);
+    if !["errors", "dead_letters", "late"].contains(&function_name.as_str()) {
+        return None;
+    }
+    Some(ast::ObjectName::from(vec![ast::Ident { value: format!("{function_name}({})", normal(of)), quote_style: Some('"'), span: function.span }]))
 }
 
 fn is_features(name: &ast::ObjectName) -> bool {

@@ -125,3 +125,14 @@ fn a_wrong_query_says_where() {
     assert_eq!((error.line, error.column), (2, 3), "{error}");
     engine.shutdown().unwrap();
 }
+
+#[test]
+fn errors_and_dead_letters_are_tables() {
+    let engine = engine();
+    let reader = engine.reader();
+    for table in ["errors(shop_totals)", "dead_letters(orders)", "late(orders)"] {
+        let (_, batches) = answer(&*reader, &format!("SELECT count(*) AS n FROM {table}"), None);
+        assert_eq!(one(&batches).column(0).as_primitive::<Int64Type>().value(0), 0, "{table}");
+    }
+    engine.shutdown().unwrap();
+}

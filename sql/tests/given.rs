@@ -54,6 +54,28 @@ impl Connectors for AnyConnector {
     }
 }
 
+/// As [`AnyConnector`], for `connector = 'file'`.
+#[derive(Debug)]
+pub struct AnyFile;
+
+impl Connectors for AnyFile {
+    fn check_source(&self, _: &SourceDef) -> std::result::Result<(), OptionError> {
+        Ok(())
+    }
+
+    fn check_sink(&self, _: &SinkDef) -> std::result::Result<(), OptionError> {
+        Ok(())
+    }
+
+    fn open_source(&self, source: &SourceDef) -> Result<Box<dyn Source>> {
+        AnyConnector.open_source(source)
+    }
+
+    fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>> {
+        AnyConnector.open_sink(sink)
+    }
+}
+
 pub fn script(name: &str, text: &str) -> Script {
     Script { name: name.into(), text: text.into() }
 }

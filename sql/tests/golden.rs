@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::given::{compiled, refused};
+use crate::given::{AnyFile, compiled, refused, script};
 
 #[test]
 fn every_refused_statement_says_where_and_what_to_do() {
@@ -19,6 +19,7 @@ fn every_plan_is_as_it_was() {
     });
 }
 
+#[expect(clippy::disallowed_methods, reason = "the only variable of this test")]
 fn check(extension: &str, answer: impl Fn(&str) -> String) {
     let files = files(extension);
     assert!(!files.is_empty());
@@ -49,4 +50,22 @@ fn files(extension: &str) -> Vec<PathBuf> {
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
     files.sort();
     files
+}
+
+/// The pipelines that are shipped, with their folders given as variables.
+#[test]
+fn the_demo_pipeline_compiles_without_warnings() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/flight_delay");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|found| found == "sql"));
+    // Sources first: pipeline.sql reads them.
+    paths.sort_by_key(|path| path.ends_with("pipeline.sql"));
+    let scripts: Vec<_> = paths.iter().map(|path| script(path.file_name().unwrap().to_str().unwrap(), &fs::read_to_string(path).unwrap())).collect();
+    let variables = std::collections::BTreeMap::from([("data".to_string(), "/data".to_string())]);
+    let program = freshet_sql::compile(&scripts, &variables, &AnyFile).unwrap_or_else(|error| panic!("{error}"));
+    assert!(program.warnings.is_empty(), "{:?}", program.warnings);
+    let service = program.plan.service("delay_features").unwrap();
+    assert_eq!(service.output.len(), 4 * 2 * 4 + 6 + 3);
+    let questions = program.plan.view("questions").unwrap();
+    assert_eq!(questions.schema.fields().len(), 3 + service.output.len());
 }

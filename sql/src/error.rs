@@ -37,10 +37,11 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
-/// The known name that `name` most likely means: at most a third of its letters differ (and one at least may). Ignores case.
+/// The known name that `name` most likely means: at most a third of its letters differ, and one may in a short
+/// name. Ignores case.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = name.to_lowercase().chars().collect();
-    let limit = (wanted.len() / 3).max(1);
+    let limit = (wanted.len() / 3).max(usize::from(wanted.len() > 1));
     let distances = known.into_iter().map(|candidate| (edit_distance(&wanted, &candidate.to_lowercase().chars().collect::<Vec<_>>()), candidate));
     distances.filter(|(distance, _)| *distance <= limit).min().map(|(_, candidate)| candidate)
 }

@@ -17,11 +17,11 @@ const ENCODES: [&str; 7] = ["JSON", "CSV", "PARQUET", "AVRO", "PROTOBUF", "ARROW
 /// `WITH (name = value, …)`.
 pub fn list(cursor: &mut Cursor) -> Result<Vec<OptionEntry>> {
     cursor.expect("WITH")?;
-    entries(cursor, &[])
+    entries(cursor, false)
 }
 
-/// `(name = value, …)`. A name of `flags` may stand alone and is then true. Errors: a name that stands twice.
-pub fn entries(cursor: &mut Cursor, flags: &[&str]) -> Result<Vec<OptionEntry>> {
+/// `(name = value, …)`. Where there are flags, a name may stand alone and is then true. Errors: a name that stands twice.
+pub fn entries(cursor: &mut Cursor, flags: bool) -> Result<Vec<OptionEntry>> {
     let entries = cursor.list(|cursor| entry(cursor, flags))?;
     for (index, entry) in entries.iter().enumerate() {
         if entries[..index].iter().any(|earlier| earlier.name == entry.name) {
@@ -102,14 +102,14 @@ pub fn value(cursor: &mut Cursor, name: &str) -> Result<OptionValue> {
     }
 }
 
-fn entry(cursor: &mut Cursor, flags: &[&str]) -> Result<OptionEntry> {
+fn entry(cursor: &mut Cursor, flags: bool) -> Result<OptionEntry> {
     let place = cursor.place();
     let mut name = option_name(cursor)?;
     while cursor.eat_token(&Token::Period) {
         name = format!("{name}.{}", option_name(cursor)?);
     }
     let place = cursor.place_since(place);
-    if matches!(cursor.token(), Token::Comma | Token::RParen) && flags.contains(&name.as_str()) {
+    if matches!(cursor.token(), Token::Comma | Token::RParen) && flags {
         return Ok(OptionEntry { name, value: OptionValue::Boolean(true), place, value_place: place });
     }
     if !cursor.eat_token(&Token::Eq) {
@@ -155,7 +155,7 @@ pub fn encoding(cursor: &mut Cursor) -> Result<Option<Encoding>> {
     };
     cursor.next_token();
     let place = cursor.place_since(place);
-    let options = if *cursor.token() == Token::LParen { entries(cursor, &[])? } else { Vec::new() };
+    let options = if *cursor.token() == Token::LParen { entries(cursor, false)? } else { Vec::new() };
     Ok(Some(Encoding { format, encode, options, place }))
 }
 
@@ -303,7 +303,10 @@ mod tests {
 
     #[test]
     fn durations_read_in_every_spelling() {
-        assert_eq!((ms("2 ms"), ms("1 hour"), ms("7 days"), ms("1h30m"), ms(" 1 Hour 30 minutes ")), (2, 3_600_000, 604_800_000, 5_400_000, 5_400_000));
+        assert_eq!(
+            (ms("2 ms"), ms("1 hour"), ms("7 days"), ms("1h30m"), ms(" 1 Hour 30 minutes ")),
+            (2, 3_600_000, 604_800_000, 5_400_000, 5_400_000)
+        );
     }
 
     #[test]

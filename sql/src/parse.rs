@@ -119,10 +119,17 @@ fn create(cursor: &mut Cursor) -> Result<Stmt> {
 fn unknown_created(cursor: &Cursor) -> SqlError {
     if matches!(cursor.word(0).as_str(), "MATERIALIZED" | "FEATURE") {
         let wanted = if cursor.word(0) == "FEATURE" { "VIEW or SERVICE" } else { "VIEW" };
-        return cursor.error_nth(1, format!("expected {wanted} after {}, found {}", cursor.word(0), cursor.found_nth(1)));
+        let error = cursor.error_nth(1, format!("expected {wanted} after {}, found {}", cursor.word(0), cursor.found_nth(1)));
+        return match nearest(&cursor.word(1), wanted.split(" or ")) {
+            Some(known) => error.help(format!("did you mean {known}?")),
+            None => error,
+        };
+    }
+    if cursor.at_end() {
+        return cursor.error_expected(&format!("one of {}", CREATED.join(", ")));
     }
     let error = cursor.error_here(format!("CREATE {} is unknown", cursor.found()));
-    match nearest(&cursor.word(0), CREATED) {
+    match nearest(&cursor.word(0), CREATED.iter().flat_map(|known| known.split(' '))) {
         Some(known) => error.help(format!("did you mean CREATE {known}?")),
         None => error.help(format!("CREATE takes {}", CREATED.join(", "))),
     }

@@ -2,11 +2,45 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, TableFactor, TableVersion, VisitMut, VisitorMut};
+
 use crate::ast::*;
 
 /// SQL's single quotes: doubled inside.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// sqlparser prints a table's alias before its version and then cannot read it; here the version comes first, and a service's table is
+/// FEATURES(service) again.
+pub fn query_text(query: &Query) -> String {
+    let mut query = query.clone();
+    let _ = VisitMut::visit(&mut query, &mut TableSpelling);
+    query.to_string()
+}
+
+/// Replaces what sqlparser would misprint by names that print as the right text; good for printing only.
+struct TableSpelling;
+
+impl VisitorMut for TableSpelling {
+    type Break = ();
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let TableFactor::Table { name, alias, version, .. } = factor else { return ControlFlow::Continue(()) };
+        if let [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(service)] = &name.0[..]
+            && normal_name(schema) == "features"
+        {
+            *name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(format!("FEATURES({service})")))]);
+        }
+        if let Some(TableVersion::ForSystemTimeAsOf(time)) = version
+            && let Some(alias) = alias.take()
+        {
+            *time = Expr::Identifier(Ident::new(format!("{time} {alias}")));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 impl Display for Stmt {
@@ -15,16 +49,16 @@ impl Display for Stmt {
             Stmt::Set(set) => write!(f, "SET {} = {}", set.name, set.value),
             Stmt::CreateSource(source) => source.fmt(f),
             Stmt::CreateView(view) => {
-                write!(f, "CREATE {}VIEW {} AS\n{}", if view.or_replace { "OR REPLACE " } else { "" }, view.name, view.query)
+                write!(f, "CREATE {}VIEW {} AS\n{}", if view.or_replace { "OR REPLACE " } else { "" }, view.name, query_text(&view.query))
             }
             Stmt::CreateMaterializedView(view) => {
-                write!(f, "CREATE MATERIALIZED VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, view.query)
+                write!(f, "CREATE MATERIALIZED VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, query_text(&view.query))
             }
             Stmt::CreateFeatureView(view) => view.fmt(f),
             Stmt::CreateFeatureService(service) => service.fmt(f),
             Stmt::CreateSink(sink) => sink.fmt(f),
             Stmt::Explain(explain) => explain.fmt(f),
-            Stmt::Select(query) => query.fmt(f),
+            Stmt::Select(query) => f.write_str(&query_text(query)),
         }
     }
 }
@@ -84,7 +118,7 @@ impl Display for CreateFeatureView {
         if !self.options.is_empty() {
             write!(f, "\n  WITH ({})", joined(&self.options))?;
         }
-        write!(f, " AS\n{}", self.query)
+        write!(f, " AS\n{}", query_text(&self.query))
     }
 }
 

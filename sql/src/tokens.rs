@@ -3,6 +3,9 @@
 //! In: a script's text. Out: the tokens of each statement. An inserted token carries the span of the one it stands for, so that every
 //! error points into the user's text; without the special words the pass changes nothing.
 
+mod brackets;
+mod slips;
+
 use std::collections::BTreeMap;
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
@@ -17,6 +20,9 @@ pub const SCRIPT_BYTES_MAX: usize = 4 << 20;
 /// Each operator may deepen the expression tree by one level, and planners recurse: 2,000 comparisons with AND between them still plan
 /// on a stack of 64 MiB, within a second.
 pub const OPERATORS_MAX: usize = 4_000;
+
+/// Brackets and CASEs within each other, and NOTs in a row.
+pub const NESTING_MAX: usize = 100;
 
 /// The tokens of the whole script, without white space and comments.
 pub fn tokenize(file: &str, text: &str, values: Option<&BTreeMap<String, String>>) -> Result<Vec<TokenWithSpan>, SqlError> {
@@ -33,7 +39,8 @@ pub fn tokenize(file: &str, text: &str, values: Option<&BTreeMap<String, String>
     Ok(tokens)
 }
 
-/// The statements' tokens, cut at semicolons; empty statements are dropped. Errors: too many operators in one of them.
+/// The statements' tokens, cut at semicolons; empty statements are dropped. Errors: too many operators in one of them, brackets that do
+/// not match or nest too deeply, and slips that sqlparser would take for names.
 pub fn split(file: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWithSpan>>, SqlError> {
     let mut statements = vec![Vec::new()];
     let mut operators = 0;
@@ -51,7 +58,17 @@ pub fn split(file: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<Vec<TokenWith
         statements.last_mut().expect("there is always a last statement").push(found);
     }
     statements.retain(|statement| !statement.is_empty());
+    for statement in &statements {
+        brackets::check(file, statement)?;
+        slips::check(file, statement)?;
+    }
     Ok(statements)
+}
+
+/// The one answer to everything that nests.
+pub fn too_deep(file: &str, at: Location) -> SqlError {
+    let error = SqlError::new(file, at, format!("the statement nests deeper than {NESTING_MAX} levels"));
+    error.help("move inner queries into views, or shorten the expression")
 }
 
 /// The token pass over one statement.
@@ -189,7 +206,22 @@ fn is_operator(token: &Token) -> bool {
     match token {
         Token::Word(word) if word.quote_style.is_none() => matches!(
             word.value.to_ascii_uppercase().as_str(),
-            "AND" | "OR" | "XOR" | "NOT" | "IS" | "IN" | "LIKE" | "ILIKE" | "BETWEEN" | "SIMILAR" | "COLLATE" | "AT" | "UNION" | "EXCEPT" | "INTERSECT" | "JOIN"
+            "AND"
+                | "OR"
+                | "XOR"
+                | "NOT"
+                | "IS"
+                | "IN"
+                | "LIKE"
+                | "ILIKE"
+                | "BETWEEN"
+                | "SIMILAR"
+                | "COLLATE"
+                | "AT"
+                | "UNION"
+                | "EXCEPT"
+                | "INTERSECT"
+                | "JOIN"
         ),
         Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::Placeholder(_) => false,
         Token::Comma | Token::Period | Token::LParen | Token::RParen | Token::LBrace | Token::RBrace | Token::EOF => false,
@@ -216,7 +248,21 @@ fn starts_expression(found: Option<&TokenWithSpan>) -> bool {
         Token::LParen | Token::SingleQuotedString(_) | Token::Placeholder(_) => true,
         Token::Word(_) => !matches!(
             word(found).as_str(),
-            "ON" | "USING" | "WHERE" | "FROM" | "JOIN" | "LEFT" | "RIGHT" | "FULL" | "INNER" | "CROSS" | "NATURAL" | "GROUP" | "ORDER" | "HAVING" | "LIMIT" | "UNION"
+            "ON" | "USING"
+                | "WHERE"
+                | "FROM"
+                | "JOIN"
+                | "LEFT"
+                | "RIGHT"
+                | "FULL"
+                | "INNER"
+                | "CROSS"
+                | "NATURAL"
+                | "GROUP"
+                | "ORDER"
+                | "HAVING"
+                | "LIMIT"
+                | "UNION"
         ),
         _ => false,
     }

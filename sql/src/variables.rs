@@ -29,12 +29,16 @@ pub fn fill(value: &str, variables: &BTreeMap<String, String>) -> Result<String,
             None => (&body[..end], None),
         };
         if !is_name(name) {
-            return Err(fail(format!("'{name}' is no name of a variable"), Some("names have letters, digits and _: ${NAME} or ${NAME:-default}".into())));
+            return Err(fail(
+                format!("'{name}' is no name of a variable"),
+                Some("names have letters, digits and _: ${NAME} or ${NAME:-default}".into()),
+            ));
         }
         match variables.get(name).map(String::as_str).or(default) {
             Some(text) => filled.push_str(text),
             None => {
-                let close = nearest(name, variables.keys().map(String::as_str)).map(|known| format!("did you mean {known}? else ")).unwrap_or_default();
+                let close =
+                    nearest(name, variables.keys().map(String::as_str)).map(|known| format!("did you mean {known}? else ")).unwrap_or_default();
                 let help = format!("{close}give it with --var {name}=VALUE, or a default: ${{{name}:-default}}");
                 return Err(fail(format!("variable {name} is not defined"), Some(help)));
             }

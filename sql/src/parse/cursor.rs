@@ -10,8 +10,8 @@ use crate::dialect::FreshetDialect;
 use crate::error::{SqlError, nearest};
 use crate::tokens;
 
-/// Brackets, subqueries and CASEs within each other.
-const NESTING_MAX: usize = 100;
+/// Levels of the parser's own recursion: a subquery takes three of them, so that the limit on brackets is met first.
+const RECURSION_MAX: usize = 3 * tokens::NESTING_MAX + 20;
 
 /// The types that columns are declared with, as help for a misspelt one.
 const TYPES: [&str; 14] =
@@ -30,7 +30,7 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub fn new(file: &'a str, mut found: Vec<TokenWithSpan>, end: Location) -> Cursor<'a> {
         found.push(TokenWithSpan { token: Token::EOF, span: Span::new(end, end) });
-        let parser = Parser::new(&FreshetDialect).with_tokens_with_locations(found).with_recursion_limit(NESTING_MAX);
+        let parser = Parser::new(&FreshetDialect).with_tokens_with_locations(found).with_recursion_limit(RECURSION_MAX);
         Cursor { file, parser, end }
     }
 
@@ -238,18 +238,18 @@ impl<'a> Cursor<'a> {
         let message = match error {
             ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
             ParserError::RecursionLimitExceeded => {
-                let error = self.error_here(format!("the query nests deeper than {NESTING_MAX} levels"));
-                return error.help("move inner queries into views, or shorten the expression");
+                return tokens::too_deep(self.file, self.place().start());
             }
         };
         let (message, at) = match split_place(&message) {
             Some((message, at)) => (message, at),
             None => (message.as_str(), self.place().start()),
         };
-        let message = match message.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
+        let expected = message.strip_prefix("Expected: ").or_else(|| message.strip_prefix("Expected "));
+        let message = match expected.and_then(|rest| rest.rsplit_once(", found: ")) {
             Some((wanted, "EOF")) => format!("expected {wanted}, found the end of the statement"),
             Some((wanted, found)) => format!("expected {wanted}, found {found}"),
-            None => tokens::lower_first(message),
+            None => tokens::lower_first(message.trim_end_matches('.')),
         };
         SqlError::new(self.file, at, message)
     }

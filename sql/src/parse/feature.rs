@@ -86,7 +86,7 @@ fn clauses(cursor: &mut Cursor) -> Result<Clauses> {
 
 fn view_options(cursor: &mut Cursor) -> Result<Vec<OptionEntry>> {
     cursor.expect("WITH")?;
-    let found = options::entries(cursor, &VIEW_OPTIONS)?;
+    let found = options::entries(cursor, true)?;
     options::require_known(cursor, &found, &VIEW_OPTIONS)?;
     if let Some(wrong) = found.iter().find(|option| option.name == "include_now" && !matches!(option.value, OptionValue::Boolean(_))) {
         return Err(cursor.error_at(wrong.value_place, format!("include_now cannot be {}", wrong.value)).help("it is true or false"));

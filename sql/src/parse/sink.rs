@@ -14,7 +14,9 @@ pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
         return Err(error.help(format!("CREATE MATERIALIZED VIEW … AS the query, then CREATE SINK {name} FROM it")));
     }
     if cursor.word(0) == "INTO" {
-        return Err(cursor.error_here("CREATE SINK … INTO is not supported").help(format!("write CREATE SINK {name} FROM view WITH (connector = …)")));
+        return Err(cursor
+            .error_here("CREATE SINK … INTO is not supported")
+            .help(format!("write CREATE SINK {name} FROM view WITH (connector = …)")));
     }
     cursor.expect("FROM")?;
     let from = cursor.single_name("the name of a view")?;

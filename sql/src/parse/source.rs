@@ -181,7 +181,11 @@ fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
     if cursor.word(0) == "AS" {
         return Err(cursor.error_here(format!("the computed column {column} is not supported yet")).help("compute it in a view over the source"));
     }
-    let (data_type, data_type_place) = cursor.data_type(&column)?;
+    let (data_type, data_type_place) = cursor.data_type(&column).map_err(|error| match normal_name(&column).as_str() {
+        clause @ ("watermark" | "arrival") => error.help(format!("if it is no column, write {} FOR column", clause.to_uppercase())),
+        "lateness" => error.help("if it is no column, write LATENESS INTERVAL '1 hour'"),
+        _ => error,
+    })?;
     let mut not_null = false;
     loop {
         let place = cursor.place();

@@ -60,6 +60,14 @@ fn all_of_batch_sql_is_there() {
 }
 
 #[test]
+fn a_query_over_nothing_is_answered() {
+    let engine = engine();
+    let (_, batches) = answer(&*engine.reader(), "SELECT 1 AS one, 'x' AS text", None);
+    assert_eq!(one(&batches).column(0).as_primitive::<Int64Type>().value(0), 1);
+    engine.shutdown().unwrap();
+}
+
+#[test]
 fn now_is_the_epoch_of_the_answer() {
     let engine = engine();
     let reader = engine.reader();

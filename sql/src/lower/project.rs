@@ -1,9 +1,10 @@
 //! Projections: the query's own, and those that put an operator's arguments into columns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::DFSchema;
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::{DFSchema, TableReference};
 use datafusion::logical_expr::{Expr, Projection};
 use freshet_core::{Column, ExprRef, NodeId, Op};
 
@@ -14,7 +15,8 @@ use crate::refusal::Result;
 impl Lowering<'_> {
     pub(super) fn projection(&mut self, projection: &Projection) -> Result<NodeId> {
         let input = self.lower(&projection.input)?;
-        let exprs = projection.expr.iter().map(|expr| compile(expr, projection.input.schema())).collect::<Result<Vec<_>>>()?;
+        let (input, schema) = self.below_picks(input, projection.input.schema())?;
+        let exprs = projection.expr.iter().map(|expr| compile(expr, &schema)).collect::<Result<Vec<_>>>()?;
         let names = projection.schema.fields().iter().map(|field| field.name().clone()).collect();
         Ok(self.project(input, exprs, names))
     }
@@ -55,20 +57,24 @@ impl Lowering<'_> {
     /// `input` with columns that hold these expressions: its own where they are columns already, else further ones behind them.
     pub(super) fn extend(&mut self, input: NodeId, schema: &DFSchema, wanted: &[Expr]) -> Result<(NodeId, Vec<usize>)> {
         let own = self.schema(input);
-        let mut exprs: Vec<ExprRef> = (0..own.fields().len()).map(|index| column(&own, index)).collect();
+        let (below, below_schema) = self.below_picks(input, schema)?;
+        let mut exprs: Vec<ExprRef> = match &self.plan.node(input).op {
+            Op::Project { exprs } if below != input => exprs.clone(),
+            _ => (0..own.fields().len()).map(|index| column(&own, index)).collect(),
+        };
         let mut names: Vec<String> = own.fields().iter().map(|field| field.name().clone()).collect();
         let mut indexes = Vec::with_capacity(wanted.len());
         for expr in wanted {
             indexes.push(match column_index(expr, schema) {
                 Some(index) => index,
                 None => {
-                    exprs.push(compile(expr, schema)?);
+                    exprs.push(compile(expr, &below_schema)?);
                     names.push(format!("#{}", exprs.len() - 1));
                     exprs.len() - 1
                 }
             });
         }
-        let node = if exprs.len() == own.fields().len() { input } else { self.project_always(input, exprs, names) };
+        let node = if exprs.len() == own.fields().len() { input } else { self.project_always(below, exprs, names) };
         Ok((node, indexes))
     }
 
@@ -88,9 +94,36 @@ impl Lowering<'_> {
                 }
             });
         }
-        let exprs = distinct.iter().map(|expr| compile(expr, schema)).collect::<Result<Vec<_>>>()?;
+        let (input, schema) = self.below_picks(input, schema)?;
+        let exprs = distinct.iter().map(|expr| compile(expr, &schema)).collect::<Result<Vec<_>>>()?;
         let names = exprs.iter().enumerate().map(|(index, expr)| name_of(&**expr, &self.schema(input), index)).collect();
         Ok((self.project_always(input, exprs, names), indexes))
+    }
+
+    /// What to compute over instead of `input`, whose columns are `schema`: if it only picks columns, the node it picks them from, with
+    /// the same names at their places there. One operator for two.
+    fn below_picks(&self, input: NodeId, schema: &DFSchema) -> Result<(NodeId, DFSchema)> {
+        let node = self.plan.node(input);
+        let picks = match &node.op {
+            Op::Project { exprs } => exprs.iter().map(|expr| expr.as_column()).collect::<Option<Vec<usize>>>(),
+            _ => None,
+        };
+        let Some(picks) = picks.filter(|picks| picks.iter().collect::<BTreeSet<_>>().len() == picks.len()) else {
+            return Ok((input, schema.clone()));
+        };
+        let below = node.inputs[0];
+        let mut fields: Vec<(Option<TableReference>, FieldRef)> = self
+            .schema(below)
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(index, field)| (None, Arc::new(Field::new(format!("{index}$"), field.data_type().clone(), true))))
+            .collect();
+        for (position, pick) in picks.into_iter().enumerate() {
+            let (qualifier, field) = schema.qualified_field(position);
+            fields[pick] = (qualifier.cloned(), field.clone());
+        }
+        Ok((below, DFSchema::new_with_metadata(fields, Default::default())?))
     }
 }
 

@@ -3,6 +3,7 @@
 mod adhoc;
 mod given;
 mod golden;
+mod lookups;
 mod parse;
 mod three_way;
 mod traps;

@@ -1,4 +1,5 @@
 //! The integration tests of freshet-sql, in one binary.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adhoc;
 mod given;

@@ -86,11 +86,12 @@ impl Engine {
     /// Blocks until every source has ended and every view is complete, or the pipeline has failed.
     /// Errors: what it failed with; Data for a record under bad_data = 'fail'.
     pub fn wait(&self) -> Result<()> {
-        loop {
-            if self.wait_timeout(Duration::from_secs(3600))? {
-                return Ok(());
+        while !self.wait_timeout(Duration::from_secs(3600))? {
+            if self.has_stopped() {
+                return Err(Error::unavailable("the pipeline was stopped before its sources ended"));
             }
         }
+        Ok(())
     }
 
     /// As `wait`, for at most this long; true if the pipeline has finished.
@@ -104,11 +105,15 @@ impl Engine {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.running.as_ref().is_none_or(|running| running.is_finished()) {
+            if left.is_zero() || self.has_stopped() {
                 return Ok(false);
             }
             self.metrics.wait(left.min(Duration::from_millis(50)));
         }
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.running.as_ref().is_none_or(Running::is_finished)
     }
 
     /// Stops the sources, closes the open step, takes a checkpoint, flushes the sinks and ends the threads.

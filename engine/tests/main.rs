@@ -7,3 +7,4 @@ mod plans;
 mod reads;
 mod restart;
 mod running;
+mod wall;

@@ -133,11 +133,15 @@ impl SourceInput {
             counts.rows += rows.len() as u64;
             counts.watermark = watermark.map(|epoch| epoch.0);
         });
-        if !rows.is_empty() {
-            self.buffered_rows += rows.len();
-            self.buffer.push_back(Buffered { batch: rows, before });
-        }
+        self.keep(rows, before);
         Ok(true)
+    }
+
+    fn keep(&mut self, batch: Batch, before: SourceOffset) {
+        if !batch.is_empty() {
+            self.buffered_rows += batch.len();
+            self.buffer.push_back(Buffered { batch, before });
+        }
     }
 
     /// Without the rows that a restored state holds already.
@@ -367,7 +371,8 @@ impl Ingest {
             for (index, batch) in due {
                 let input = &mut self.sources[index];
                 let entered = Batch::new(batch.rows().clone(), Counts::Const(ticket.0), batch.diffs().clone(), batch.positions().clone());
-                input.buffer.push_back(Buffered { batch: entered, before: input.offset() });
+                let before = input.offset();
+                input.keep(entered, before);
             }
             self.holding = !held.is_empty();
             let finished = held.is_empty() && self.sources.iter().all(|input| input.ended);
@@ -386,7 +391,7 @@ impl Ingest {
         let input = &mut self.sources[index];
         let before = input.offset();
         let Some(column) = input.def.event_time else {
-            input.buffer.push_back(Buffered { batch, before });
+            input.keep(batch, before);
             return Ok(());
         };
         let times = freshet_core::event_times(batch.column(column))?;
@@ -405,10 +410,7 @@ impl Ingest {
             }
         }
         input.bury(&letters, &self.metrics, &self.names)?;
-        if !now.is_empty() {
-            let batch = if now.len() == batch.len() { batch } else { batch.take(&now) };
-            input.buffer.push_back(Buffered { batch, before });
-        }
+        input.keep(if now.len() == batch.len() { batch } else { batch.take(&now) }, before);
         Ok(())
     }
 

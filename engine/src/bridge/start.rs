@@ -73,7 +73,12 @@ pub struct Running {
 impl Running {
     /// Errors: Unavailable if the system gives no thread.
     pub fn start(ingest: Ingest, workers: WorkerGuards<()>) -> Result<Running> {
-        let thread = std::thread::Builder::new().name("ingest".into()).spawn(move || ingest.run());
+        let metrics = ingest.metrics.clone();
+        let thread = std::thread::Builder::new().name("ingest".into()).spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ingest.run())) {
+                metrics.fail(Error::internal(format!("the ingest thread has panicked: {}", text_of(panic.as_ref()))));
+            }
+        });
         Ok(Running { ingest: thread.map_err(|error| Error::unavailable(error.to_string()))?, workers })
     }
 
@@ -119,8 +124,7 @@ pub fn start_workers(workers: usize, shared: Arc<Shared>, metrics: Arc<Metrics>,
                 metrics.fail(error);
             }
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-                let error = Error::internal(format!("a worker has panicked: {}", text.unwrap_or_default()));
+                let error = Error::internal(format!("a worker has panicked: {}", text_of(panic.as_ref())));
                 let _ = ready.send(Err(error.clone()));
                 metrics.fail(error);
             }
@@ -134,4 +138,8 @@ pub fn start_workers(workers: usize, shared: Arc<Shared>, metrics: Arc<Metrics>,
         }
     }
     Ok((guards, senders))
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }

@@ -94,7 +94,7 @@ fn statements_closed(text: &str) -> (Vec<String>, String) {
             '-' if next == Some('-') => drop(rest.find(|(_, symbol)| *symbol == '\n')),
             '/' if next == Some('*') => {
                 let mut before = ' ';
-                drop(rest.by_ref().skip(1).find(|(_, symbol)| std::mem::replace(&mut before, *symbol) == '*' && *symbol == '/'));
+                let _ = rest.by_ref().skip(1).find(|(_, symbol)| std::mem::replace(&mut before, *symbol) == '*' && *symbol == '/');
             }
             ';' => {
                 if has_content(&text[start..at]) {

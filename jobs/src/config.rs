@@ -46,7 +46,7 @@ pub struct Config {
 impl Config {
     /// File, then environment, then flags. Errors name the file or variable and what is wrong in it.
     pub fn load(file: Option<&Path>, flags: Layer) -> Result<Config> {
-        Config::resolve(read_file(file)?, environment(|name| environment_variable(name))?, flags)
+        Config::resolve(read_file(file)?, environment(environment_variable)?, flags)
     }
 
     fn resolve(file: Layer, environment: Layer, flags: Layer) -> Result<Config> {
@@ -96,13 +96,12 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer> {
         let wrong = |text: &str, error: T::Err| anyhow::anyhow!("environment variable {name}={text}: {error}");
         text.map(|text| text.parse().map_err(|error| wrong(&text, error))).transpose()
     }
-    let read = |name: &str| variable(name);
     Ok(Layer {
-        workers: parsed("FRESHET_WORKERS", read("FRESHET_WORKERS"))?,
-        data_dir: read("FRESHET_DATA_DIR").map(PathBuf::from),
-        flight: parsed("FRESHET_FLIGHT", read("FRESHET_FLIGHT"))?,
-        http: parsed("FRESHET_HTTP", read("FRESHET_HTTP"))?,
-        events_per_second: parsed("FRESHET_EVENTS_PER_SECOND", read("FRESHET_EVENTS_PER_SECOND"))?,
+        workers: parsed("FRESHET_WORKERS", variable("FRESHET_WORKERS"))?,
+        data_dir: variable("FRESHET_DATA_DIR").map(PathBuf::from),
+        flight: parsed("FRESHET_FLIGHT", variable("FRESHET_FLIGHT"))?,
+        http: parsed("FRESHET_HTTP", variable("FRESHET_HTTP"))?,
+        events_per_second: parsed("FRESHET_EVENTS_PER_SECOND", variable("FRESHET_EVENTS_PER_SECOND"))?,
     })
 }
 

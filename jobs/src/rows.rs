@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn table_json_and_csv_keep_every_value_apart_from_null() {
         let (batch, schema) = (batch(), batch().schema());
-        let table = format_rows(&schema, &[batch.clone()], RowFormat::Table).unwrap();
+        let table = format_rows(&schema, std::slice::from_ref(&batch), RowFormat::Table).unwrap();
         assert!(table.contains("2013-01-01 10:00:00") && table.contains("NULL") && table.ends_with("(3 rows)\n"), "{table}");
-        let json = format_rows(&schema, &[batch.clone()], RowFormat::Json).unwrap();
+        let json = format_rows(&schema, std::slice::from_ref(&batch), RowFormat::Json).unwrap();
         assert_eq!(json.lines().nth(1).unwrap(), r#"{"name":null,"mean":"NaN","at":null}"#);
         let csv = format_rows(&schema, &[batch], RowFormat::Csv).unwrap();
         assert_eq!(csv, "name,mean,at\n\"a,\"\"b\"\"\",1.5,2013-01-01 10:00:00\n,NaN,\n\"\",,1970-01-01 00:00:00.001\n");

@@ -144,7 +144,7 @@ fn open_stores(plan: &Plan) -> Result<BTreeMap<NodeId, Arc<FeatureStore>>> {
             let id = NodeId(index as u32);
             let name = plan.views.iter().find(|view| view.node == id).map_or_else(|| format!("n{index}"), |view| view.name.clone());
             let input = plan.node(node.inputs[0]);
-            stores.insert(id, Arc::new(FeatureStore::new(name, spec.clone(), &input.schema, &node.schema, input.append_only)?));
+            stores.insert(id, Arc::new(FeatureStore::new(name, spec.clone(), (&input.schema, input.append_only), &node.schema, plan.clock)?));
         }
     }
     Ok(stores)

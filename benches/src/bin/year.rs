@@ -1,11 +1,12 @@
 //! The year of flights, from Parquet in the page cache to features in memory. In: the folder that prepare.py wrote. Out: events per
 //! CPU-second with steps of many epochs and, beside it, with every epoch its own step; median, least and greatest of interleaved runs.
+//! Arguments: the number of rounds (5), and a word of the one variant to run (`many`, say, for a profile).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use freshet_benches::{Spread, interleaved};
+use freshet_benches::{Spread, Variant, interleaved};
 use freshet_connectors::BuiltIn;
 use freshet_core::Plan;
 use freshet_engine::{Engine, EngineConfig, StepCut};
@@ -21,7 +22,11 @@ fn main() -> Result<()> {
     let plan = plan(&data)?;
     let run = |cut| run(&plan, cut);
     let (mut many, mut single) = (|| run(StepCut::Rows(8192)), || run(StepCut::Epochs(1)));
-    let series = interleaved(rounds, &mut [("steps of many epochs", &mut many), ("every epoch its own step", &mut single)])?;
+    let mut variants: Vec<Variant> = vec![("steps of many epochs", &mut many), ("every epoch its own step", &mut single)];
+    if let Some(wanted) = arguments.get(1) {
+        variants.retain(|(name, _)| name.contains(wanted.as_str()));
+    }
+    let series = interleaved(rounds, &mut variants)?;
     println!("the year of flights, one worker, {rounds} interleaved runs");
     for series in &series {
         let figure = |spread: Option<Spread>| spread.map_or("-".into(), |s| format!("{:.0} ({:.0} to {:.0})", s.median, s.min, s.max));
@@ -38,7 +43,8 @@ fn main() -> Result<()> {
 /// `./dev bench` says where the data is.
 #[allow(clippy::disallowed_methods, reason = "a bench has no configuration beside this one path")]
 fn data_folder() -> Result<PathBuf> {
-    let folder = std::env::var("FRESHET_DEMO_DATA").context("FRESHET_DEMO_DATA must name the folder that prepare.py wrote; ./dev bench year sets it")?;
+    let folder =
+        std::env::var("FRESHET_DEMO_DATA").context("FRESHET_DEMO_DATA must name the folder that prepare.py wrote; ./dev bench year sets it")?;
     Ok(PathBuf::from(folder))
 }
 

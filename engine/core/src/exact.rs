@@ -78,7 +78,16 @@ impl ExactSum {
         }
         match &other.finite {
             Finite::Fixed { sum: 0, .. } => {}
-            Finite::Fixed { sum, scale } => self.add_scaled(*sum, *scale, 1),
+            Finite::Fixed { sum: more, scale: at } => {
+                if let Finite::Fixed { sum, scale } = &mut self.finite
+                    && scale == at
+                    && let Some(total) = sum.checked_add(*more)
+                {
+                    *sum = total;
+                    return;
+                }
+                self.add_scaled(*more, *at, 1);
+            }
             Finite::Wide(theirs) => {
                 let ours = self.widen();
                 for (limb, their) in ours.iter_mut().zip(theirs.iter()) {
@@ -155,6 +164,15 @@ impl ExactSum {
 
     fn add_scaled(&mut self, mantissa: i128, exponent: i32, times: i64) {
         if let Finite::Fixed { sum, scale } = &mut self.finite {
+            // The common case: a value on the grid of the sum, 10 bits of room to spare.
+            let above = exponent - *scale;
+            if (0..60).contains(&above) && times.unsigned_abs() == 1 && mantissa.unsigned_abs() < 1 << 57 {
+                let term = mantissa << above;
+                if let Some(total) = sum.checked_add(if times < 0 { -term } else { term }) {
+                    *sum = total;
+                    return;
+                }
+            }
             if *sum == 0 {
                 *scale = exponent;
             }

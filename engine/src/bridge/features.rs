@@ -1,6 +1,8 @@
 //! The store of one feature view: written by the workers at the close of each step, read by any thread at any (q, s) it still keeps.
 //!
-//! Invariant: a shard has folded only rows with a < its `folded`; a reader whose s is lower is told so and takes a newer instant.
+//! Invariant: a shard answers exactly at any s from its `folded` on; a reader whose s is lower is told so and takes a newer instant. In
+//! event clock q ≤ s holds for every read, so a row that entered at the epoch of its own event time is seen exactly when e < q says so:
+//! such rows, nearly all of them, need no fold and are put where they stay at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,8 +11,8 @@ use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, TimestampMi
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::Rows as KeyRows;
 use freshet_core::{
-    AggregateFunction, Batch, Epoch, Error, EventTime, FeatureSpec, KeyCodec, ReadPoint, Result, SHARDS, Status, Value, evaluate_rows, event_times,
-    hash_bytes, shard_of,
+    AggregateFunction, Batch, ClockKind, Epoch, Error, EventTime, FeatureSpec, KeyCodec, ReadPoint, Result, SHARDS, Status, Value, evaluate_rows,
+    event_times, hash_bytes, shard_of,
 };
 
 use crate::state::{Bytes, CellKind, DatumReader, LatestKey, LatestRow, Overlay, RollingKey, RollingLayout, put_bytes, put_datum, put_i64, put_u64};
@@ -52,6 +54,7 @@ pub struct FeatureStore {
     feature_types: Vec<DataType>,
     horizon_ms: Option<u64>,
     append_only: bool,
+    event_clock: bool,
     shards: Vec<RwLock<Shard>>,
 }
 
@@ -74,7 +77,13 @@ enum KeyState {
 
 impl FeatureStore {
     /// `input` is the schema of the rows that come, `output` that of the view. Errors: Invalid for types without order.
-    pub fn new(name: String, spec: FeatureSpec, input: &SchemaRef, output: &SchemaRef, append_only: bool) -> Result<FeatureStore> {
+    pub fn new(
+        name: String,
+        spec: FeatureSpec,
+        (input, append_only): (&SchemaRef, bool),
+        output: &SchemaRef,
+        clock: ClockKind,
+    ) -> Result<FeatureStore> {
         let type_of = |column: &usize| input.field(*column).data_type().clone();
         let entity_types: Vec<DataType> = spec.entity().iter().map(type_of).collect();
         let feature_types: Vec<DataType> = output.fields().iter().skip(entity_types.len()).map(|field| field.data_type().clone()).collect();
@@ -98,6 +107,7 @@ impl FeatureStore {
             feature_types,
             horizon_ms,
             append_only,
+            event_clock: clock == ClockKind::Event,
             shards: (0..SHARDS).map(|_| shard()).collect(),
             spec,
         })
@@ -136,6 +146,10 @@ impl FeatureStore {
                     let event = Overlay { time: time.0, arrival: batch.epoch(row).0, diff: batch.diff(row), data };
                     self.change(keys.row(row).as_ref(), floors, |key| {
                         let KeyState::Rolling(key) = key else { unreachable!("all keys of a store are of its kind") };
+                        if self.is_punctual(event.time, event.arrival, event.diff) {
+                            (0..event.diff).for_each(|_| key.tree.insert(layout, event.time, &event.data));
+                            return;
+                        }
                         let at = key.overlay.partition_point(|other| other.arrival <= event.arrival);
                         key.overlay.insert(at, event);
                     });
@@ -152,6 +166,10 @@ impl FeatureStore {
                     let diff = batch.diff(row);
                     self.change(keys.row(row).as_ref(), floors, |key| {
                         let KeyState::Latest(key) = key else { unreachable!("all keys of a store are of its kind") };
+                        if self.is_punctual(latest.time, arrival, diff) {
+                            *key.rows.entry(latest).or_insert(0) += diff;
+                            return;
+                        }
                         let at = key.overlay.partition_point(|(other, _)| other.arrival <= arrival);
                         key.overlay.insert(at, (latest, diff));
                     });
@@ -289,6 +307,10 @@ impl FeatureStore {
         Ok(())
     }
 
+    fn is_punctual(&self, time: i64, arrival: u64, diff: i64) -> bool {
+        self.event_clock && diff > 0 && Epoch(arrival).event_time() == EventTime(time)
+    }
+
     fn change(&self, key: &[u8], floors: Floors, change: impl FnOnce(&mut KeyState)) {
         let dropped_before = self.horizon_ms.map(|horizon| floors.history.event_time().plus_ms(-(horizon as i64)));
         let mut shard = self.shards[shard_of(hash_bytes(key))].write().unwrap_or_else(PoisonError::into_inner);
@@ -304,19 +326,10 @@ impl FeatureStore {
             KeyState::Latest(key) => key.overlay.len(),
         };
         let below = if overlay > OVERLAY_ROWS { floors.settled } else { floors.history };
+        shard.folded = shard.folded.max(below);
         match (state, &self.kind) {
-            (KeyState::Rolling(key), StoreKind::Rolling { layout, .. }) => {
-                if key.overlay.first().is_some_and(|event| event.arrival < below.0) {
-                    key.fold(layout, below, dropped_before);
-                    shard.folded = shard.folded.max(below);
-                }
-            }
-            (KeyState::Latest(key), _) => {
-                if key.overlay.first().is_some_and(|(row, _)| row.arrival < below.0) {
-                    key.fold(below, dropped_before, self.append_only);
-                    shard.folded = shard.folded.max(below);
-                }
-            }
+            (KeyState::Rolling(key), StoreKind::Rolling { layout, .. }) => key.fold(layout, below, dropped_before),
+            (KeyState::Latest(key), _) => key.fold(below, dropped_before, self.append_only),
             (KeyState::Rolling(_), StoreKind::Latest { .. }) => unreachable!("all keys of a store are of its kind"),
         }
     }

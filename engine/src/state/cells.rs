@@ -79,7 +79,7 @@ impl CellKind {
 impl Cell {
     /// Adds what a row contributes `times` times; negative takes it out.
     pub fn add(&mut self, datum: &Datum, times: i64) {
-        if *datum == Datum::Skip {
+        if matches!(datum, Datum::Skip) {
             return;
         }
         match self {
@@ -117,7 +117,7 @@ impl Cell {
                 change_count(counts, value(datum), times);
             }
             Cell::Bools { trues, count } => {
-                *trues += if *datum == Datum::Other(Value::Bool(true)) { times } else { 0 };
+                *trues += if matches!(datum, Datum::Other(Value::Bool(true))) { times } else { 0 };
                 *count += times;
             }
             Cell::Distinct(counts, inner) => {

@@ -37,13 +37,15 @@ impl LatestKey {
             }
         }
         self.overlay.drain(..count);
-        if append_only {
+        if append_only && self.rows.len() > 1 {
             let settled = EventTime(below.event_time().0);
             if let Some(winner) = winner(&self.rows, settled.0).cloned() {
                 self.rows = self.rows.split_off(&winner);
             }
         }
-        if let Some(time) = dropped_before {
+        if let Some(time) = dropped_before
+            && self.rows.first_key_value().is_some_and(|(row, _)| row.time < time.0)
+        {
             self.rows = self.rows.split_off(&LatestRow { time: time.0, arrival: 0, position: 0, row: Box::default() });
         }
     }

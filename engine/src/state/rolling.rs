@@ -1,7 +1,7 @@
 //! The events of one key, in event-time order, with summaries above them. In: events and retractions with their arrival. Out: any
 //! window at any (q, s).
 //!
-//! Events stand in leaves of about 64; every leaf has one cell per aggregate argument, and 32 leaves (1,024, …) share a group of
+//! Events stand in leaves of about 16; every leaf has one cell per aggregate argument, and 8 leaves (64, 512, …) share a group of
 //! cells. A window is the scan of at most two leaves and a logarithmic number of merges, so neither an event nor a lookup costs more
 //! when the window holds more. Events that some reader may not yet see wait in the overlay with their arrival; the rest is folded.
 
@@ -11,8 +11,10 @@ use freshet_core::{Epoch, EventTime, ReadPoint, RollingSpec, Window};
 
 use crate::state::{Cell, CellKind, Datum};
 
-const LEAF_ROWS: usize = 64;
-const FANOUT: u64 = 32;
+/// 16 and 8: the knee of `benches` year. A window costs about one leaf and half a fan-out of merges per edge and level; smaller leaves
+/// cost more memory for summaries than they save in scans.
+const LEAF_ROWS: usize = 16;
+const FANOUT: u64 = 8;
 
 /// What all keys of one rolling view share.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl EventTree {
         leaf.data.drain(at * width..(at + 1) * width);
         self.rows -= 1;
         for (cell, datum) in data.iter().enumerate() {
-            if *datum == Datum::Skip {
+            if matches!(datum, Datum::Skip) {
                 continue;
             }
             let leaf = &mut self.leaves[index];
@@ -244,7 +246,7 @@ impl EventTree {
         }
     }
 
-    /// Halves an overfull leaf between two different times. Ids behind it move, so groups are built again: once per 64 late rows.
+    /// Halves an overfull leaf between two different times. Ids behind it move, so groups are built again: once per 16 late rows.
     fn split(&mut self, layout: &RollingLayout, index: usize) {
         let leaf = &mut self.leaves[index];
         let middle = leaf.times[leaf.times.len() / 2];

@@ -1,4 +1,5 @@
 //! The engine against the interpreter: every operator, every epoch, any cut, any number of workers, any restart.
+#![allow(clippy::unwrap_used)]
 
 mod oracle;
 #[path = "../testkit/tests/plans.rs"]

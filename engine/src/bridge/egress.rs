@@ -105,7 +105,7 @@ fn write(sink: &mut dyn Sink, changes: &Batch) -> Result<()> {
     let mut pause = Duration::from_millis(40);
     for _ in 1..WRITE_TRIES {
         match sink.write(changes) {
-            Err(error) if error.kind == Kind::Unavailable => std::thread::sleep(pause),
+            Err(error) if error.kind == Kind::Unavailable => std::thread::park_timeout(pause),
             done => return done,
         }
         pause *= 2;

@@ -29,6 +29,9 @@ pub struct Floors {
     pub history: Epoch,
 }
 
+/// Row, feature and message.
+pub type FailedFeature = (usize, usize, String);
+
 /// One answer per asked key.
 pub struct FeatureRows {
     /// The features, in the order of the view's schema after its entity columns.
@@ -38,7 +41,7 @@ pub struct FeatureRows {
     /// e_last of known keys.
     pub event_times: Vec<Option<EventTime>>,
     /// (row, feature) whose expression failed, with the message.
-    pub errors: Vec<(usize, usize, String)>,
+    pub errors: Vec<FailedFeature>,
 }
 
 /// Why a store cannot answer at this s: it has folded everything below.
@@ -256,6 +259,11 @@ impl FeatureStore {
     /// Key columns back from key bytes.
     pub fn decode_keys<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         self.entity_codec.decode(keys)
+    }
+
+    /// Keys held, known ones and those not swept yet.
+    pub fn keys(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).keys.len() as u64).sum()
     }
 
     /// Rows and about how many bytes the shards hold that `owned` accepts.
@@ -513,7 +521,7 @@ impl Answers {
         types: &[DataType],
         entity: &[ArrayRef],
         q: impl Fn(usize) -> Epoch,
-    ) -> Result<(Vec<ArrayRef>, Vec<(usize, usize, String)>)> {
+    ) -> Result<(Vec<ArrayRef>, Vec<FailedFeature>)> {
         let rows = self.statuses.len();
         let mut columns: Vec<ArrayRef> = entity.to_vec();
         for (values, data_type) in self.aggregates.iter().zip(types) {

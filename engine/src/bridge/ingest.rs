@@ -7,10 +7,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use freshet_core::{BadData, Batch, ClockKind, Counts, DeadLetter, Epoch, Error, Poll, Result, Source, SourceDef};
 
+use crate::bridge::clock::machine_now;
 use crate::bridge::pace::Pace;
 use crate::bridge::partition::PartitionClock;
 use crate::bridge::{Command, Part, SinkThread, SourceOffset, Stop, ViewLog};
@@ -416,7 +417,7 @@ impl Ingest {
 
     /// The next ticket: after the last one, and not before the machine's clock (T0c).
     fn ticket(&self) -> Epoch {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let clock = machine_now().0;
         Epoch(self.last.map_or(0, |last| last.0 + 1).max(clock))
     }
 

@@ -1,5 +1,6 @@
 //! The only place where a worker meets another thread: queues, locks and atomics live here and in `metrics.rs`.
 
+mod clock;
 mod egress;
 mod features;
 mod ingest;

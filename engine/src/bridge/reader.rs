@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
@@ -13,6 +13,7 @@ use freshet_core::{
     ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status, ViewKind, ViewStatus,
 };
 
+use crate::bridge::clock::machine_now;
 use crate::bridge::egress::SINK_STEPS_MAX;
 use crate::bridge::pace::OPEN_STEPS_MAX;
 use crate::bridge::{FeatureRows, FeatureStore, Progress, ReadError, SinkThread, ViewLog};
@@ -74,7 +75,7 @@ impl EngineReader {
     fn request_time(&self, frontier: Epoch) -> Epoch {
         match self.plan.clock {
             ClockKind::Event => frontier,
-            ClockKind::Wall => Epoch(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)),
+            ClockKind::Wall => machine_now(),
         }
     }
 
@@ -297,12 +298,12 @@ impl Reader for EngineReader {
         let view = |index: usize, view: &freshet_core::ViewDef| {
             let frontier = self.progress.frontier(index);
             let closed = (frontier > Epoch::ZERO).then(|| Epoch(frontier.0 - 1));
-            let count = |name: &str| self.logs.get(name).map_or(0, |log| log.changes());
+            let count = |name: &str| self.logs.get(name).map_or(0, |log| log.rows());
             ViewStatus {
                 name: view.name.clone(),
                 closed,
                 lag_ms: closed.map_or(0, |closed| epoch.0.saturating_sub(closed.0)),
-                rows: count(&view.name),
+                rows: self.stores.get(&view.node).map_or_else(|| count(&view.name), |store| store.keys()),
                 errors: count(&error_view(&view.name)),
             }
         };

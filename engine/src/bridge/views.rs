@@ -29,6 +29,7 @@ struct ViewData {
     next_id: u64,
     compacted: Epoch,
     changes: usize,
+    rows: i64,
     live_at_compaction: usize,
     small: usize,
 }
@@ -43,6 +44,7 @@ impl ViewLog {
     pub fn append(&self, batch: Batch, history: Epoch) {
         let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
         data.changes += batch.len();
+        data.rows += total(&batch);
         data.small += usize::from(batch.len() < 1024);
         data.push(batch);
         if self.append_only {
@@ -72,10 +74,9 @@ impl ViewLog {
         Ok(added.into_iter().map(|batch| repeated(&batch)).collect())
     }
 
-    /// Changes held: rows of an append-only view.
-    pub fn changes(&self) -> u64 {
-        let data = self.data.read().unwrap_or_else(PoisonError::into_inner);
-        data.batches.iter().map(|(_, batch)| batch.len() as u64).sum()
+    /// Live rows: insertions less retractions.
+    pub fn rows(&self) -> u64 {
+        self.data.read().unwrap_or_else(PoisonError::into_inner).rows.max(0) as u64
     }
 
     /// Every batch with its id, and the lowest s that is kept, for a checkpoint.
@@ -89,6 +90,7 @@ impl ViewLog {
         let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
         data.next_id = batches.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
         data.changes = batches.iter().map(|(_, batch)| batch.len()).sum();
+        data.rows = batches.iter().map(|(_, batch)| total(batch)).sum();
         data.batches = batches;
         data.compacted = compacted;
     }
@@ -141,6 +143,13 @@ impl ViewData {
             self.small = usize::from(joined.len() < 1024);
             self.push(joined);
         }
+    }
+}
+
+fn total(batch: &Batch) -> i64 {
+    match batch.diffs() {
+        Diffs::One => batch.len() as i64,
+        Diffs::Each(diffs) => diffs.iter().sum(),
     }
 }
 

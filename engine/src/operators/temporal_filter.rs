@@ -11,12 +11,15 @@ use freshet_core::{Batch, Comparison, Counts, Diffs, Epoch, KeyCodec, Result, Te
 use crate::operators::{Output, Stateful, StepOperator};
 use crate::state::{Bytes, put_bytes, put_i64, put_u64};
 
-/// The operator and the changes that are still to come: epoch → row → (diff, position).
+/// Row → diff and position.
+type PendingRows = BTreeMap<Box<[u8]>, (i64, u64)>;
+
+/// The operator and the changes that are still to come, by epoch.
 pub struct TemporalFilter {
     bounds: Vec<TemporalBound>,
     schema: SchemaRef,
     codec: KeyCodec,
-    pending: BTreeMap<u64, BTreeMap<Box<[u8]>, (i64, u64)>>,
+    pending: BTreeMap<u64, PendingRows>,
     changed: bool,
     rows: u64,
 }

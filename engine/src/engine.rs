@@ -58,6 +58,7 @@ impl Engine {
             metrics.epoch.store(restore.manifest.epoch.0, std::sync::atomic::Ordering::Relaxed);
         }
         let durable = checkpointer.is_some();
+        let resumed = restore.as_ref().map(|restore| (restore.manifest.epoch, restore.manifest.events));
         let ingest = Ingest {
             clock: plan.clock,
             config,
@@ -74,7 +75,8 @@ impl Engine {
             holding: false,
         };
         let view_sources = sources_of_views(&plan);
-        let reader = EngineReader { plan, progress, metrics: metrics.clone(), stores, logs, sinks: sinks.clone(), workers, durable, view_sources };
+        let reader =
+            EngineReader { plan, progress, metrics: metrics.clone(), stores, logs, sinks: sinks.clone(), workers, durable, resumed, view_sources };
         Ok(Engine { reader: Arc::new(reader), metrics, sinks, running: Some(Running::start(ingest, guards)?) })
     }
 
@@ -176,13 +178,7 @@ fn open_checkpoints(plan: &Plan, config: &EngineConfig) -> Result<(Option<Checkp
     let manifest = Manifest::newest(blobs.as_ref(), &fingerprint)?;
     let restore = manifest.clone().map(|manifest| {
         let blobs = blobs.clone();
-        let fetch = move |place: &Place| {
-            let blob = blobs.get(&place.blob)?;
-            let range = place.offset as usize..(place.offset + place.len) as usize;
-            blob.get(range)
-                .map(<[u8]>::to_vec)
-                .ok_or_else(|| Error::data(format!("checkpoint blob {} is shorter than its manifest says", place.blob)))
-        };
+        let fetch = move |place: &Place| blobs.get_range(&place.blob, place.offset, place.len);
         Restore { manifest, fetch: Arc::new(fetch) }
     });
     Ok((Some(Checkpointer::new(blobs, fingerprint, manifest)), restore))

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::exit::{Failure, INTERRUPTED, Outcome, TERMINATED, fails_on_bad_data};
-use crate::progress::{Progress, summary};
+use crate::progress::{Progress, resumption, summary};
 use crate::queries::PipelineQueries;
 use crate::rows::{RowFormat, format_rows};
 use crate::scripts::{read_scripts, variables};
@@ -62,6 +62,9 @@ async fn serve(name: &str, program: Program, options: &RunOptions) -> Outcome {
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
     let server = Server::start(listeners, name, reader.clone(), queries.clone());
     announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}"));
+    if let Some(line) = resumption(&reader.status(), &options.config.data_dir) {
+        eprintln!("{line}");
+    }
     let watch = Watch::start(engine);
     let mut progress = Progress::new(options.progress);
     let (engine, end) =

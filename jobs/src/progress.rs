@@ -54,11 +54,18 @@ fn line(status: &PipelineStatus, elapsed: Duration, events_per_second: f64) -> S
     format!("{} events · {date} · {}/s · {} s · {state}", grouped(status.events), grouped(events_per_second as u64), elapsed.as_secs())
 }
 
+/// Says that a run does not begin at the beginning, so that nobody wonders where the events went.
+pub fn resumption(status: &PipelineStatus, data_dir: &std::path::Path) -> Option<String> {
+    let (epoch, before) = status.resumed?;
+    let date = epoch_date(epoch).map_or_else(|| epoch.to_string(), |date| date[..16].replace('T', " "));
+    Some(format!("resumed at {date}, after {} events; state in {} (delete it to begin anew)", grouped(before), data_dir.display()))
+}
+
 /// What a person wants to know at the end, one fact a line.
 pub fn summary(status: &PipelineStatus, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64();
-    let mut text =
-        format!("{} events in {seconds:.1} s ({}/s)\n", grouped(status.events), grouped((status.events as f64 / seconds.max(1e-3)) as u64));
+    let events = status.events - status.resumed.map_or(0, |(_, before)| before);
+    let mut text = format!("{} events in {seconds:.1} s ({}/s)\n", grouped(events), grouped((events as f64 / seconds.max(1e-3)) as u64));
     for source in &status.sources {
         for (reason, count) in &source.dead_letters {
             text.push_str(&format!("source {}: {} dead letters: {reason}\n", source.name, grouped(*count)));

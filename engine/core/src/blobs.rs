@@ -13,6 +13,9 @@ pub trait Blobs: Send + Sync {
     /// Errors: Data if there is no such blob.
     fn get(&self, name: &str) -> Result<Vec<u8>>;
 
+    /// `len` bytes from `offset` on. Errors: Data if there is no such blob or it is shorter.
+    fn get_range(&self, name: &str, offset: u64, len: u64) -> Result<Vec<u8>>;
+
     /// Names that begin with `prefix`, ascending.
     fn list(&self, prefix: &str) -> Result<Vec<String>>;
 

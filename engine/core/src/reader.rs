@@ -60,7 +60,7 @@ pub struct FeatureAnswer {
     pub durable_epoch: Option<Epoch>,
 }
 
-/// The content of several views at one epoch (C2). Rows of a view stand in the order of its encoded rows, duplicates repeated.
+/// The content of several views at one epoch (C2), duplicates repeated. A view that retracts has its rows in the order of their encoding.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub point: ReadPoint,
@@ -99,6 +99,8 @@ pub struct PipelineStatus {
     /// The last epoch handed to the workers.
     pub epoch: Epoch,
     pub events: u64,
+    /// The epoch of the checkpoint this generation went on from, and the events before it.
+    pub resumed: Option<(Epoch, u64)>,
     pub sources: Vec<SourceStatus>,
     pub views: Vec<ViewStatus>,
     pub operators: Vec<OperatorStatus>,

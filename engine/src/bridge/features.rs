@@ -192,7 +192,10 @@ impl FeatureStore {
             KeyState::Rolling(key) => !key.overlay.is_empty() || key.tree.times_before(i64::MAX).next().is_some_and(|last| last >= gone),
             KeyState::Latest(key) => !key.overlay.is_empty() || key.rows.last_key_value().is_some_and(|(row, _)| row.time >= gone),
         });
-        guard.dirty |= guard.keys.len() != before;
+        if guard.keys.len() != before {
+            guard.dirty = true;
+            guard.folded = guard.folded.max(floors.history);
+        }
     }
 
     /// Answers one (q, s) per key, in order. `entity` are the key columns, `keys` their bytes. A lookup key with a NULL is not found

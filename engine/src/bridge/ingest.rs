@@ -120,6 +120,9 @@ impl SourceInput {
             }
             Poll::Batch(batch) => batch,
         };
+        if polled.partition != 0 {
+            return Err(Error::internal(format!("source {}: several partitions need a clock each, which this build does not have", self.def.name)));
+        }
         let before = SourceOffset { partition: polled.partition, offset: self.next_offset, clock: self.clock.clone() };
         self.next_offset = polled.next_offset;
         let assigned = self.clock.assign(self.index, &self.def, polled, ticket)?;

@@ -33,6 +33,8 @@ pub struct EngineReader {
     pub sinks: Arc<Vec<SinkThread>>,
     pub workers: usize,
     pub durable: bool,
+    /// Epoch and events of the checkpoint this generation went on from.
+    pub resumed: Option<(Epoch, u64)>,
     /// Sources, by index, that each view depends on.
     pub view_sources: Vec<Vec<usize>>,
 }
@@ -321,6 +323,7 @@ impl Reader for EngineReader {
             failure: self.metrics.failure().map(|error| error.to_string()),
             epoch,
             events: self.metrics.events.load(Relaxed),
+            resumed: self.resumed,
             sources: self.metrics.sources(),
             views: self.plan.views.iter().enumerate().map(|(index, def)| view(index, def)).collect(),
             operators: self.metrics.operators().into_iter().map(|(name, (rows, bytes))| OperatorStatus { name, rows, bytes }).collect(),

@@ -1,7 +1,7 @@
 //! Blobs in a local folder. A blob is written aside and renamed, so that it is whole or absent.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use freshet_core::{Blobs, Error, Result};
@@ -19,6 +19,14 @@ impl LocalBlobs {
 
     fn failed(&self, name: &str, error: &std::io::Error) -> Error {
         Error::unavailable(format!("{}: {error}", self.root.join(name).display()))
+    }
+
+    fn unreadable(&self, name: &str, error: &std::io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::NotFound => Error::data(format!("{} is missing", self.root.join(name).display())),
+            ErrorKind::UnexpectedEof => Error::data(format!("{} is shorter than its manifest says", self.root.join(name).display())),
+            _ => self.failed(name, error),
+        }
     }
 
     fn write_aside(&self, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
@@ -49,10 +57,18 @@ impl Blobs for LocalBlobs {
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>> {
-        fs::read(self.root.join(name)).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::data(format!("{} is missing", self.root.join(name).display())),
-            _ => self.failed(name, &error),
-        })
+        fs::read(self.root.join(name)).map_err(|error| self.unreadable(name, &error))
+    }
+
+    fn get_range(&self, name: &str, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let read = || {
+            let mut file = File::open(self.root.join(name))?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = vec![0; len as usize];
+            file.read_exact(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(|error| self.unreadable(name, &error))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<String>> {
@@ -84,6 +100,8 @@ mod tests {
         assert!(blobs.put_if_absent("manifest-1", b"first").unwrap());
         assert!(!blobs.put_if_absent("manifest-1", b"second").unwrap());
         assert_eq!(blobs.get("manifest-1").unwrap(), b"first");
+        assert_eq!(blobs.get_range("manifest-1", 1, 3).unwrap(), b"irs");
+        assert!(blobs.get_range("manifest-1", 3, 9).unwrap_err().message.contains("shorter"));
         assert_eq!(blobs.list("manifest-").unwrap(), ["manifest-1"]);
         blobs.delete("manifest-1").unwrap();
         assert!(blobs.get("manifest-1").unwrap_err().message.contains("missing"));

@@ -1,5 +1,6 @@
 //! The only place where a worker meets another thread: queues, locks and atomics live here and in `metrics.rs`.
 
+mod answers;
 mod clock;
 mod egress;
 mod features;
@@ -11,8 +12,9 @@ mod reader;
 mod start;
 mod views;
 
+pub use answers::FeatureRows;
 pub use egress::{SinkQueue, SinkThread};
-pub use features::{FeatureRows, FeatureStore, Floors, Folded, ReadError};
+pub use features::{FeatureStore, Floors, Folded, ReadError};
 pub use ingest::{Ingest, SourceInput};
 pub use pace::Pace;
 pub use partition::SourceOffset;

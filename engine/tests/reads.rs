@@ -106,7 +106,7 @@ fn c2_reads_made_during_the_run_equal_the_interpreter_at_their_instant() {
     for seed in 400..404 {
         let input = connectors(&plan, seed, &Shape { rows: 60, ..Shape::default() });
         let interpreter = interpreter(&plan, &input);
-        let config = EngineConfig { workers: 2, cut: StepCut::Epochs(1), history_ms: 0, events_per_second: Some(1_000), ..EngineConfig::default() };
+        let config = EngineConfig { workers: 2, cut: StepCut::Epochs(1), history_ms: 0, events_per_second: Some(400), ..EngineConfig::default() };
         let engine = Engine::start(plan.clone(), config, &input).unwrap();
         let reader = engine.reader();
         let request = |mode| FeatureRequest { service: "all".into(), rows: keys(), mode };

@@ -1,11 +1,15 @@
 //! C1: at every epoch every node equals recomputation, whatever the batches, the cut into steps and the number of workers.
 
-use freshet_core::{Format, Op};
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use freshet_core::{ClockKind, Epoch, FeatureSpec, Format, LatestSpec, Op, Plan, RollingSpec, SourceDef, Value};
 use freshet_engine::{EngineConfig, StepCut};
 use freshet_testkit::compare::{assert_same, content_of};
 use freshet_testkit::generate::Shape;
+use freshet_testkit::{MemoryConnectors, RawRecord};
 
-use crate::plans::every_operator;
+use crate::plans::{MS, add_feature, add_source, every_operator, latest_spec, some_rolling_spec, source};
 use crate::running::{assert_histories, connectors, interpreter, observed, run};
 
 const CUTS: [StepCut; 4] = [StepCut::Epochs(1), StepCut::Epochs(7), StepCut::Rows(16), StepCut::All];
@@ -75,4 +79,53 @@ fn append_only_nodes_equal_the_interpreter_and_repeat_equal_rows() {
         engine.shutdown().unwrap();
         assert_histories(&format!("append-only, seed {seed}, {cut:?}"), &plan, &interpreter, &input);
     }
+}
+
+/// (k, n, x, e, ok, a): event time e, known at a.
+fn arriving(name: &str) -> SourceDef {
+    let mut def = source(name);
+    let mut fields: Vec<Field> = def.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.push(Field::new("a", MS, true));
+    def.schema = Arc::new(Schema::new(fields));
+    def.arrival = Some(5);
+    def
+}
+
+#[test]
+fn t0_rows_that_arrive_long_after_their_event_equal_the_interpreter() {
+    let mut plan = Plan { clock: ClockKind::Event, ..Plan::default() };
+    let source = add_source(&mut plan, arriving("late"));
+    add_feature(&mut plan, source, FeatureSpec::Rolling(some_rolling_spec()));
+    add_feature(&mut plan, source, FeatureSpec::Rolling(RollingSpec { include_now: true, ..some_rolling_spec() }));
+    add_feature(&mut plan, source, FeatureSpec::Latest(latest_spec()));
+    let plan = observed(plan);
+    for seed in 700..708 {
+        let shape = Shape { rows: 80, late: 0.6, retractions: if seed % 2 == 0 { 0.0 } else { 0.15 }, ..Shape::default() };
+        let input = connectors(&plan, seed, &shape);
+        let interpreter = interpreter(&plan, &input);
+        let cut = CUTS[seed as usize % 4];
+        run(&plan, EngineConfig { workers: 1 + seed as usize % 2, cut, ..EngineConfig::default() }, &input).shutdown().unwrap();
+        assert_histories(&format!("arrival, seed {seed}, {cut:?}"), &plan, &interpreter, &input);
+    }
+}
+
+#[test]
+fn e4_the_latest_value_is_the_one_of_the_greatest_event_time_then_arrival() {
+    let mut plan = Plan { clock: ClockKind::Event, ..Plan::default() };
+    let source = add_source(&mut plan, arriving("drivers"));
+    let latest = add_feature(&mut plan, source, FeatureSpec::Latest(LatestSpec { features: vec![1], ttl_ms: None, ..latest_spec() }));
+    let plan = observed(plan);
+    let day = |day: i128| Value::Int(1_735_689_600_000 + day * 86_400_000);
+    let row = |offset, driver: &str, value, e, a| {
+        RawRecord::insert(offset, vec![Value::Text(driver.into()), Value::Int(value), Value::Null, day(e), Value::Null, day(a)])
+    };
+    let records =
+        vec![row(0, "1001", 10, 0, 0), row(1, "1002", 40, 1, 0), row(2, "1001", 20, 0, 1), row(3, "1002", 30, 0, 1), row(4, "later", 0, 3, 3)];
+    let input = MemoryConnectors::new(1).with_source("drivers", records);
+    let engine = run(&plan, EngineConfig { cut: StepCut::Epochs(1), history_ms: u64::MAX, ..EngineConfig::default() }, &input);
+    let at = Epoch(1_735_689_600_000 + 2 * 86_400_000 - 1);
+    let snapshot = engine.reader().snapshot(&[&plan.views[latest.index()].name], Some(at)).unwrap();
+    let rows = Value::rows_of(&snapshot.views[0][0]).unwrap();
+    assert_eq!(rows, vec![vec![Value::Text("1001".into()), Value::Int(20)], vec![Value::Text("1002".into()), Value::Int(40)]]);
+    engine.shutdown().unwrap();
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freshet_core::{Blobs, Connectors, Error, NodeId, Op, Plan, Reader, Result, ViewKind, fingerprint};
+use freshet_core::{Blobs, Connectors, Error, NodeId, Op, Plan, Reader, Result, ViewKind, fingerprint, hash_bytes};
 
 use crate::bridge::{EngineReader, FeatureStore, Ingest, Pace, Progress, Running, SinkThread, SourceInput, ViewLog, sources_of_views, start_workers};
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
@@ -178,7 +178,16 @@ fn open_checkpoints(plan: &Plan, config: &EngineConfig) -> Result<(Option<Checkp
     let manifest = Manifest::newest(blobs.as_ref(), &fingerprint)?;
     let restore = manifest.clone().map(|manifest| {
         let blobs = blobs.clone();
-        let fetch = move |place: &Place| blobs.get_range(&place.blob, place.offset, place.len);
+        let fetch = move |place: &Place| {
+            let bytes = blobs.get_range(&place.blob, place.offset, place.len)?;
+            if hash_bytes(&bytes) != place.hash {
+                return Err(Error::data(format!(
+                    "checkpoint file {} is damaged at byte {}; delete the data directory to begin anew",
+                    place.blob, place.offset
+                )));
+            }
+            Ok(bytes)
+        };
         Restore { manifest, fetch: Arc::new(fetch) }
     });
     Ok((Some(Checkpointer::new(blobs, fingerprint, manifest)), restore))

@@ -73,3 +73,27 @@ fn a_data_directory_of_another_plan_is_refused() {
     let error = Engine::start(other, config(), &connectors).err().expect("another plan");
     assert!(error.message.contains("another pipeline"), "{error}");
 }
+
+#[test]
+fn a_damaged_checkpoint_is_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || EngineConfig { data_dir: Some(folder.path().to_path_buf()), workers: 2, ..EngineConfig::default() };
+    let plan = observed(every_operator());
+    let connectors = connectors(&plan, 2, &Shape { rows: 30, ..Shape::default() });
+    run(&plan, config(), &connectors).shutdown().unwrap();
+    let blob = std::fs::read_dir(folder.path().join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "bin"));
+    let blob = blob.unwrap();
+    let mut bytes = std::fs::read(&blob).unwrap();
+    for byte in bytes.iter_mut().step_by(7) {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&blob, bytes).unwrap();
+    let error = Engine::start(plan.clone(), config(), &connectors).err().expect("a damaged checkpoint");
+    assert!(error.message.contains("is damaged at byte") && error.message.contains("state-"), "{error}");
+    std::fs::write(&blob, b"short").unwrap();
+    let error = Engine::start(plan, config(), &connectors).err().expect("a short checkpoint");
+    assert!(error.message.contains("is shorter than its manifest says"), "{error}");
+}

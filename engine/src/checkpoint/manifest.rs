@@ -16,6 +16,8 @@ pub struct Place {
     pub blob: String,
     pub offset: u64,
     pub len: u64,
+    /// Of the bytes, so that a damaged file is an error and not a wrong answer.
+    pub hash: u64,
 }
 
 /// A view's log: its batches by id.

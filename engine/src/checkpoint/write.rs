@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use freshet_core::{Blobs, Epoch, Error, Result};
+use freshet_core::{Blobs, Epoch, Error, Result, hash_bytes};
 
 use crate::bridge::{Part, SourceOffset, ViewLog};
 use crate::checkpoint::manifest::VERSION;
@@ -45,7 +45,7 @@ impl Checkpointer {
         let mut place = |part: &[u8]| {
             let offset = bytes.len() as u64;
             bytes.extend_from_slice(part);
-            Place { blob: blob.clone(), offset, len: part.len() as u64 }
+            Place { blob: blob.clone(), offset, len: part.len() as u64, hash: hash_bytes(part) }
         };
         let (mut states, old_logs) = self.last.take().map_or_else(Default::default, |last| (last.states, last.logs));
         for part in &cut.parts {

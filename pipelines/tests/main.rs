@@ -1,3 +1,11 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod epochs;
+mod identical;
+mod leak;
+mod online;
+mod year;
+
 use std::fs;
 
 use freshet_pipelines::Pipeline;

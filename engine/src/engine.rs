@@ -1,10 +1,13 @@
 //! A running pipeline. `start` opens connectors, restores state and starts the threads; the handle reads, waits and stops.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freshet_core::{Blobs, Connectors, Error, NodeId, Op, Plan, Reader, Result, ViewKind, fingerprint, hash_bytes};
+use freshet_core::{Blobs, Connectors, Error, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes};
 
 use crate::bridge::{EngineReader, FeatureStore, Ingest, Pace, Progress, Running, SinkThread, SourceInput, ViewLog, sources_of_views, start_workers};
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
@@ -21,6 +24,8 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     sinks: Arc<Vec<SinkThread>>,
     running: Option<Running>,
+    /// Held as long as the pipeline runs, so that no other process writes the same state.
+    _lock: Option<File>,
 }
 
 impl Engine {
@@ -30,6 +35,12 @@ impl Engine {
     pub fn start(plan: Plan, config: EngineConfig, connectors: &dyn Connectors) -> Result<Engine> {
         plan.validate()?;
         let workers = config.workers.max(1);
+        if workers > SHARDS {
+            return Err(Error::invalid(format!(
+                "{workers} workers are too many: state is cut into {SHARDS} shards, so at most {SHARDS} workers have work"
+            )));
+        }
+        let lock = config.data_dir.as_deref().map(lock_folder).transpose()?;
         let plan = Arc::new(plan);
         let names: Arc<[String]> = plan.sources.iter().map(|source| source.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names));
@@ -77,7 +88,7 @@ impl Engine {
         let view_sources = sources_of_views(&plan);
         let reader =
             EngineReader { plan, progress, metrics: metrics.clone(), stores, logs, sinks: sinks.clone(), workers, durable, resumed, view_sources };
-        Ok(Engine { reader: Arc::new(reader), metrics, sinks, running: Some(Running::start(ingest, guards)?) })
+        Ok(Engine { reader: Arc::new(reader), metrics, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
     }
 
     /// Reads from any thread, also after the sources have ended.
@@ -137,6 +148,25 @@ impl Drop for Engine {
             let _ = running.join(|| self.metrics.failure().is_some());
         }
     }
+}
+
+/// Takes the data directory for this process. Errors: Invalid if another one has it, Unavailable if it cannot be made.
+fn lock_folder(folder: &Path) -> Result<File> {
+    let failed = |error: std::io::Error| Error::unavailable(format!("cannot use the data directory {}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let path = folder.join("lock");
+    let mut file = File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    if file.try_lock().is_err() {
+        let holder = std::fs::read_to_string(&path).unwrap_or_default();
+        return Err(Error::invalid(format!(
+            "the data directory {} is in use by process {}; stop it or use another data directory",
+            folder.display(),
+            holder.trim()
+        )));
+    }
+    file.set_len(0).map_err(failed)?;
+    file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
+    Ok(file)
 }
 
 fn open_stores(plan: &Plan) -> Result<BTreeMap<NodeId, Arc<FeatureStore>>> {

@@ -64,6 +64,7 @@ pub fn run(
         match command {
             Some(Command::Step { end, batches }) => {
                 feed(&mut rendered, end, batches);
+                shared.progress.settle_unwatched(end.next());
                 open.push_back(end);
             }
             Some(Command::Checkpoint(reply)) => {

@@ -97,3 +97,30 @@ fn a_damaged_checkpoint_is_an_error_that_names_the_file() {
     let error = Engine::start(plan, config(), &connectors).err().expect("a short checkpoint");
     assert!(error.message.contains("is shorter than its manifest says"), "{error}");
 }
+
+#[test]
+fn a_data_directory_has_one_process_and_a_pipeline_at_most_as_many_workers_as_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || EngineConfig { data_dir: Some(folder.path().to_path_buf()), ..EngineConfig::default() };
+    let plan = observed(every_operator());
+    let connectors = connectors(&plan, 3, &Shape { rows: 10, ..Shape::default() });
+    let engine = run(&plan, config(), &connectors);
+    let error = Engine::start(plan.clone(), config(), &connectors).err().expect("the folder is taken");
+    assert!(error.message.contains("is in use by process"), "{error}");
+    engine.shutdown().unwrap();
+    run(&plan, config(), &connectors).shutdown().unwrap();
+    let error = Engine::start(plan, EngineConfig { workers: 257, ..EngineConfig::default() }, &connectors).err().expect("too many");
+    assert!(error.message.contains("at most 256 workers"), "{error}");
+}
+
+#[test]
+fn a_pipeline_without_views_ends_by_itself() {
+    let mut plan = every_operator();
+    plan.clock = freshet_core::ClockKind::Event;
+    let with_sources = connectors(&plan, 4, &Shape { rows: 10, ..Shape::default() });
+    run(&plan, EngineConfig { workers: 2, ..EngineConfig::default() }, &with_sources).shutdown().unwrap();
+    for clock in [freshet_core::ClockKind::Event, freshet_core::ClockKind::Wall] {
+        let nothing = freshet_core::Plan { clock, ..freshet_core::Plan::default() };
+        run(&nothing, EngineConfig::default(), &with_sources).shutdown().unwrap();
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident, TimezoneInfo};
-use freshet_core::{BadData, Connectors, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef, ViewKind};
+use freshet_core::{BadData, Connectors, Format, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef, ViewKind};
 
 use crate::ast::{Column, CreateFeatureService, CreateSink, CreateSource, Encoding, OptionEntry, ServiceItem, find_option, normal_name};
 use crate::bind::parser_options;
@@ -59,7 +59,7 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
     Ok(def)
 }
 
-pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, connectors: &dyn Connectors) -> Result<SinkDef> {
+pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, append_only: bool, connectors: &dyn Connectors) -> Result<SinkDef> {
     let Some(encoding) = &sink.encoding else {
         return Err(Refusal::new("a sink needs to say how its bytes are written").help("FORMAT DEBEZIUM ENCODE JSON").at(sink.name.span));
     };
@@ -75,6 +75,11 @@ pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, connectors: &dyn Connector
         encode: encoding.encode,
     };
     connectors.check_sink(&def).map_err(|error| option_refusal(error, &sink.name, &sink.options, Some(encoding)))?;
+    if encoding.format == Format::Plain && !append_only {
+        return Err(Refusal::new(format!("rows of {} are retracted when they change, which FORMAT PLAIN cannot write", from.name))
+            .help("FORMAT DEBEZIUM ENCODE JSON")
+            .at(sink.name.span));
+    }
     Ok(def)
 }
 

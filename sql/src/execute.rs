@@ -4,12 +4,14 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::context::{SessionConfig, SessionContext};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::collect;
 use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Query, Spanned, TimezoneInfo, Value, ValueWithSpan, visit_expressions_mut};
@@ -52,16 +54,33 @@ pub(crate) fn with_now(query: &Query, at: Epoch) -> Query {
     query
 }
 
+/// Memory that all ad-hoc queries together may take for sorts, joins and aggregates: a fraction of a usual server, so that a careless
+/// query fails and the pipeline does not.
+const QUERY_MEMORY_BYTES: usize = 2 << 30;
+/// How long an ad-hoc query may run.
+const QUERY_SECONDS: u64 = 60;
+
+fn context() -> Result<&'static SessionContext> {
+    static CONTEXT: OnceLock<std::result::Result<SessionContext, String>> = OnceLock::new();
+    let made = CONTEXT.get_or_init(|| {
+        let environment = RuntimeEnvBuilder::new().with_memory_limit(QUERY_MEMORY_BYTES, 1.0).build_arc();
+        let environment = environment.map_err(|error| error.strip_backtrace())?;
+        Ok(SessionContext::new_with_config_rt(SessionConfig::new().with_target_partitions(1), environment))
+    });
+    made.as_ref().map_err(|message| Error::unavailable(message.clone()))
+}
+
 /// Runs the plan by DataFusion's default rules. Errors: Invalid, the message of whichever row failed.
 pub(crate) fn execute(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
-    static CONTEXT: OnceLock<SessionContext> = OnceLock::new();
-    let context = CONTEXT.get_or_init(|| SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1)));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| Error::unavailable(error.to_string()))?;
+    let context = context()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| Error::unavailable(error.to_string()))?;
+    let run = async {
+        let state = context.state();
+        let physical = state.create_physical_plan(&plan).await?;
+        collect(physical, context.task_ctx()).await
+    };
     runtime
-        .block_on(async {
-            let state = context.state();
-            let physical = state.create_physical_plan(&plan).await?;
-            collect(physical, context.task_ctx()).await
-        })
+        .block_on(async { tokio::time::timeout(Duration::from_secs(QUERY_SECONDS), run).await })
+        .map_err(|_| Error::invalid(format!("the query took more than {QUERY_SECONDS} s; ask for less, or let a materialized view keep the answer")))?
         .map_err(|error| Error::invalid(error.find_root().strip_backtrace()))
 }

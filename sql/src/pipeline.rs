@@ -225,7 +225,7 @@ impl<'a> Pipeline<'a> {
         let Some(view) = self.plan.view(&from).cloned() else {
             return Err(self.not_a_view(&sink.from));
         };
-        let def = define::sink(sink, &view, self.connectors)?;
+        let def = define::sink(sink, &view, self.plan.node(view.node).append_only, self.connectors)?;
         let mut plan = std::mem::take(&mut self.plan);
         self.lowering(&mut plan).read_as_stream(view.node);
         self.plan = plan;

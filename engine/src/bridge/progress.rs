@@ -30,6 +30,13 @@ impl Progress {
         self.settled.fetch_max(least, Ordering::AcqRel);
     }
 
+    /// A pipeline without views and sinks has nothing to wait for: what is handed out is settled.
+    pub fn settle_unwatched(&self, frontier: Epoch) {
+        if self.frontiers.is_empty() {
+            self.settled.fetch_max(frontier.0, Ordering::AcqRel);
+        }
+    }
+
     pub fn frontier(&self, view: usize) -> Epoch {
         Epoch(self.frontiers[view].load(Ordering::Acquire))
     }

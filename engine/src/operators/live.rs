@@ -30,22 +30,22 @@ impl StepOperator for Live {
         let batches = std::mem::take(&mut inputs[0]);
         let encoded: Vec<_> =
             batches.iter().map(|batch| self.codec.encode(batch.rows().columns()).expect("the codec was made for this source")).collect();
-        // Epoch, then row: the sum of its diffs and the last position of an insertion; a retraction takes out the oldest.
-        let mut changes: BTreeMap<(u64, &[u8]), (i64, u64)> = BTreeMap::new();
+        // Epoch, then row: the sum of its diffs, the last position of an insertion (a retraction takes out the oldest), the last position.
+        let mut changes: BTreeMap<(u64, &[u8]), (i64, u64, u64)> = BTreeMap::new();
         for (batch, rows) in batches.iter().zip(&encoded) {
             for row in 0..batch.len() {
                 let change = changes.entry((batch.epoch(row).0, rows.row(row).data())).or_default();
                 let position = if batch.diff(row) > 0 { batch.position(row) } else { 0 };
-                *change = (change.0 + batch.diff(row), change.1.max(position));
+                *change = (change.0 + batch.diff(row), change.1.max(position), change.2.max(batch.position(row)));
             }
         }
         let mut errors = ErrorRows::new(&self.name, self.sources.clone());
         let mut live: Vec<(u64, &[u8], i64, u64)> = Vec::new();
-        for ((epoch, row), (diff, position)) in changes {
+        for ((epoch, row), (diff, position, last)) in changes {
             let held = self.counts.get(row).copied().unwrap_or(0);
             let found = diff.max(-held);
             if found > diff {
-                errors.push_at(epoch, found - diff, position, "", "a retraction found no live row to take out", None);
+                errors.push_at(epoch, found - diff, last, "", "a retraction found no live row to take out", None);
             }
             if found == 0 {
                 continue;

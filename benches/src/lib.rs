@@ -3,6 +3,8 @@
 //! A suite is a binary in `src/bin`; `./dev bench` lists them.
 #![forbid(unsafe_code)]
 
+mod flights;
 mod measure;
 
+pub use flights::{data_folder, plan};
 pub use measure::{Clock, Measurement, Series, Spread, Variant, interleaved, process_clock};

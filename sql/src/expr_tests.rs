@@ -1,3 +1,5 @@
+//! Expressions on rows alone: overflow, bad casts and guards concern their own row (C4).
+
 use arrow::array::{AsArray, Int32Array};
 use arrow::datatypes::Field;
 use datafusion::common::ToDFSchema;

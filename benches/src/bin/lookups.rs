@@ -2,9 +2,8 @@
 //! that prepare.py wrote. Out: median, p99 and maximum of the latencies, from the scheduled sending on, and of a 1 ms timer in the same run.
 //! Arguments: seconds (30), lookups per second (200), events per second (20,000).
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,11 +16,10 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightClient, FlightDescriptor};
 use freshet::PipelineQueries;
+use freshet_benches::{data_folder, plan};
 use freshet_connectors::BuiltIn;
-use freshet_core::Plan;
 use freshet_engine::{Engine, EngineConfig};
 use freshet_serving::{Listeners, Server};
-use freshet_sql::{Script, compile};
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -60,27 +58,6 @@ fn main() -> Result<()> {
 
 fn runtime(name: &str) -> Result<Runtime> {
     Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build().context("starting a runtime")
-}
-
-/// `./dev bench` says where the data is.
-#[allow(clippy::disallowed_methods, reason = "a bench has no configuration beside this one path")]
-fn data_folder() -> Result<PathBuf> {
-    let folder =
-        std::env::var("FRESHET_DEMO_DATA").context("FRESHET_DEMO_DATA must name the folder that prepare.py wrote; ./dev bench lookups sets it")?;
-    Ok(PathBuf::from(folder))
-}
-
-/// The demo's pipeline without its sink: views stay in memory.
-fn plan(data: &Path) -> Result<Plan> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../pipelines/flight_delay");
-    let mut scripts = Vec::new();
-    for name in ["sources.sql", "pipeline.sql"] {
-        let text = std::fs::read_to_string(folder.join(name)).with_context(|| format!("reading {name}"))?;
-        scripts.push(Script { name: name.into(), text });
-    }
-    let variables = BTreeMap::from([("data".to_string(), data.display().to_string())]);
-    let program = compile(&scripts, &variables, &BuiltIn).map_err(|error| anyhow!("{error}"))?;
-    Ok(Plan { sinks: Vec::new(), ..program.plan })
 }
 
 async fn serve(engine: &Engine) -> Result<(SocketAddr, Server)> {

@@ -2,15 +2,11 @@
 //! CPU-second with steps of many epochs and, beside it, with every epoch its own step; median, least and greatest of interleaved runs.
 //! Arguments: the number of rounds (5), and a word of the one variant to run (`many`, say, for a profile).
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, anyhow};
-use freshet_benches::{Spread, Variant, interleaved};
+use anyhow::{Context, Result};
+use freshet_benches::{Spread, Variant, data_folder, interleaved, plan};
 use freshet_connectors::BuiltIn;
 use freshet_core::Plan;
 use freshet_engine::{Engine, EngineConfig, StepCut};
-use freshet_sql::{Script, compile};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,27 +34,6 @@ fn main() -> Result<()> {
         println!("  ratio of the medians       {:.1}", many.median / single.median);
     }
     Ok(())
-}
-
-/// `./dev bench` says where the data is.
-#[allow(clippy::disallowed_methods, reason = "a bench has no configuration beside this one path")]
-fn data_folder() -> Result<PathBuf> {
-    let folder =
-        std::env::var("FRESHET_DEMO_DATA").context("FRESHET_DEMO_DATA must name the folder that prepare.py wrote; ./dev bench year sets it")?;
-    Ok(PathBuf::from(folder))
-}
-
-/// The demo's pipeline without its sink: views stay in memory.
-fn plan(data: &std::path::Path) -> Result<Plan> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../pipelines/flight_delay");
-    let mut scripts = Vec::new();
-    for name in ["sources.sql", "pipeline.sql"] {
-        let text = std::fs::read_to_string(folder.join(name)).with_context(|| format!("reading {name}"))?;
-        scripts.push(Script { name: name.into(), text });
-    }
-    let variables = BTreeMap::from([("data".to_string(), data.display().to_string())]);
-    let program = compile(&scripts, &variables, &BuiltIn).map_err(|error| anyhow!("{error}"))?;
-    Ok(Plan { sinks: Vec::new(), ..program.plan })
 }
 
 fn run(plan: &Plan, cut: StepCut) -> Result<u64> {

@@ -28,6 +28,10 @@ pub struct EngineConfig {
     pub history_ms: u64,
     /// Slows a replay down to this many events per second.
     pub events_per_second: Option<u64>,
+    /// Rows of these sources below this epoch are read but not input: they cannot change what is asked for. By name.
+    pub from: std::collections::BTreeMap<String, freshet_core::Epoch>,
+    /// Rows of this epoch and later are not input; event clock only.
+    pub until: Option<freshet_core::Epoch>,
     /// Stops handing out steps after this epoch, as if the process had been asked to stop there; for tests of restore.
     pub stop_after: Option<freshet_core::Epoch>,
 }
@@ -42,6 +46,8 @@ impl Default for EngineConfig {
             checkpoint_every_step: false,
             history_ms: 300_000,
             events_per_second: None,
+            from: std::collections::BTreeMap::new(),
+            until: None,
             stop_after: None,
         }
     }

@@ -7,9 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use freshet_core::{Blobs, Connectors, Error, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes};
+use freshet_core::{
+    Blobs, Connectors, Control, Error, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes, runs_schema, versions_schema,
+};
 
-use crate::bridge::{EngineReader, FeatureStore, Ingest, Pace, Progress, Running, SinkThread, SourceInput, ViewLog, sources_of_views, start_workers};
+use crate::bridge::{
+    Decisions, EngineReader, FeatureStore, Ingest, Pace, Progress, Routes, Running, SinkThread, SourceInput, ViewLog, sources_of_views, start_workers,
+};
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::EngineConfig;
 use crate::edge::decode;
@@ -33,6 +37,11 @@ impl Engine {
     ///
     /// Errors: Invalid (a source that cannot be opened, a data directory of another plan), Data (a broken checkpoint), Unavailable.
     pub fn start(plan: Plan, config: EngineConfig, connectors: &dyn Connectors) -> Result<Engine> {
+        Engine::start_with(plan, config, connectors, None)
+    }
+
+    /// As `start`, with a control plane that takes decisions and brings versions of models.
+    pub fn start_with(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
         plan.validate()?;
         let workers = config.workers.max(1);
         if workers > SHARDS {
@@ -53,23 +62,39 @@ impl Engine {
         }
         let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, restore.as_ref())?);
         let sources = open_sources(&plan, connectors, &logs, restore.as_ref())?;
+        let routes = Arc::new(Routes::new(plan.models.len()));
+        let view_sources = sources_of_views(&plan);
+        let durable = checkpointer.is_some();
+        let last = restore.as_ref().map(|restore| restore.manifest.epoch);
+        let reader = Arc::new(EngineReader {
+            plan: plan.clone(),
+            progress: progress.clone(),
+            metrics: metrics.clone(),
+            stores: stores.clone(),
+            logs: logs.clone(),
+            sinks: sinks.clone(),
+            routes: routes.clone(),
+            workers,
+            durable,
+            resumed: restore.as_ref().map(|restore| (restore.manifest.epoch, restore.manifest.events)),
+            view_sources,
+        });
+        let decisions = Decisions::open(control, routes.clone(), reader.clone(), logs.clone(), last)?;
         let shared = Arc::new(Shared {
             plan: plan.clone(),
             progress: progress.clone(),
             stores: stores.clone(),
             logs: logs.clone(),
             sinks: sinks.iter().map(SinkThread::queue).collect(),
+            routes: routes.clone(),
             source_names: names.clone(),
         });
         let (guards, commands) = start_workers(workers, shared, metrics.clone(), restore.clone())?;
         let pace = Pace::new(progress.clone(), metrics.clone(), sinks.clone(), config.events_per_second);
-        let last = restore.as_ref().map(|restore| restore.manifest.epoch);
         if let Some(restore) = &restore {
             metrics.events.store(restore.manifest.events, std::sync::atomic::Ordering::Relaxed);
             metrics.epoch.store(restore.manifest.epoch.0, std::sync::atomic::Ordering::Relaxed);
         }
-        let durable = checkpointer.is_some();
-        let resumed = restore.as_ref().map(|restore| (restore.manifest.epoch, restore.manifest.events));
         let ingest = Ingest {
             clock: plan.clock,
             config,
@@ -78,6 +103,7 @@ impl Engine {
             metrics: metrics.clone(),
             sinks: sinks.clone(),
             logs: logs.values().cloned().collect(),
+            decisions,
             names,
             checkpointer,
             last,
@@ -85,10 +111,7 @@ impl Engine {
             checkpointed: Instant::now(),
             holding: false,
         };
-        let view_sources = sources_of_views(&plan);
-        let reader =
-            EngineReader { plan, progress, metrics: metrics.clone(), stores, logs, sinks: sinks.clone(), workers, durable, resumed, view_sources };
-        Ok(Engine { reader: Arc::new(reader), metrics, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
+        Ok(Engine { reader, metrics, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
     }
 
     /// Reads from any thread, also after the sources have ended.
@@ -197,6 +220,12 @@ fn open_logs(plan: &Plan) -> Result<BTreeMap<String, Arc<ViewLog>>> {
     for source in &plan.sources {
         add(format!("dead_letters({})", source.name), error_schema(), true)?;
         add(format!("late({})", source.name), source.schema.clone(), source.format == freshet_core::Format::Plain)?;
+    }
+    for job in &plan.retraining {
+        add(format!("runs({})", job.name), runs_schema(), true)?;
+    }
+    for model in &plan.models {
+        add(format!("versions({})", model.name), versions_schema(), true)?;
     }
     Ok(logs)
 }

@@ -22,6 +22,7 @@ pub struct Metrics {
     sources: Mutex<Vec<SourceCounts>>,
     operators: Mutex<BTreeMap<(usize, String), (u64, u64)>>,
     sinks: Mutex<BTreeMap<usize, u64>>,
+    running: Mutex<BTreeMap<String, Epoch>>,
     checkpoint: Mutex<Option<(Epoch, Instant, u64)>>,
 }
 
@@ -116,6 +117,15 @@ impl Metrics {
 
     pub fn rows_of_sink(&self, index: usize) -> u64 {
         lock(&self.sinks).get(&index).copied().unwrap_or(0)
+    }
+
+    pub fn set_running(&self, jobs: Vec<(String, Epoch)>) {
+        *lock(&self.running) = jobs.into_iter().collect();
+    }
+
+    /// The decision points of the runs under way, by job.
+    pub fn jobs_running(&self) -> BTreeMap<String, Epoch> {
+        lock(&self.running).clone()
     }
 
     pub fn checkpointed(&self, epoch: Epoch, bytes: u64) {

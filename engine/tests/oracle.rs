@@ -59,7 +59,8 @@ fn append_only_nodes_equal_the_interpreter_and_repeat_equal_rows() {
         let inputs_append = plan.nodes[index].inputs.iter().all(|input| plan.nodes[input.index()].append_only);
         plan.nodes[index].append_only = match plan.nodes[index].op {
             Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Join { .. } => inputs_append,
-            Op::Lookup { .. } => plan.nodes[plan.nodes[index].inputs[0].index()].append_only,
+            Op::Drift { .. } => true,
+            Op::Lookup { .. } | Op::Predict { .. } => plan.nodes[plan.nodes[index].inputs[0].index()].append_only,
             Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
         };
     }

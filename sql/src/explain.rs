@@ -143,7 +143,9 @@ fn operator(plan: &Plan, node: &Node) -> String {
         Op::Union => "union".into(),
         Op::Feature { spec: freshet_core::FeatureSpec::Rolling(_), eager } => format!("rolling store{}", if *eager { ", emits changes" } else { "" }),
         Op::Feature { spec: freshet_core::FeatureSpec::Latest(_), eager } => format!("latest store{}", if *eager { ", emits changes" } else { "" }),
-        Op::Lookup { parts } => format!("lookup of {} views", parts.len()),
+        Op::Lookup { parts, .. } => format!("lookup of {} views", parts.len()),
+        Op::Predict { .. } => "predict".into(),
+        Op::Drift { .. } => "drift monitor".into(),
     }
 }
 
@@ -163,7 +165,10 @@ fn exchange(plan: &Plan, node: &Node, position: usize) -> String {
         Op::Aggregate { keys, .. } => by(keys),
         Op::Feature { spec, .. } => by(spec.entity()),
         Op::Lookup { .. } if position == 0 => "on its worker".into(),
-        Op::Lookup { parts } => {
+        Op::Predict { .. } if input.append_only => "on its worker".into(),
+        Op::Predict { .. } => "exchanged by row".into(),
+        Op::Drift { .. } => "to one worker".into(),
+        Op::Lookup { parts, .. } => {
             let left = plan.node(node.inputs[0]);
             let names: Vec<&str> = parts[position - 1].keys.iter().map(|key| left.schema.field(*key).name().as_str()).collect();
             format!("asked at the workers of {}", names.join(", "))
@@ -184,5 +189,8 @@ fn state(node: &Node) -> Option<String> {
         },
         Op::Lookup { .. } if node.append_only => "questions in flight".into(),
         Op::Lookup { .. } => "questions in flight, and the answer of every live row".into(),
+        Op::Predict { .. } if node.append_only => "rows in flight".into(),
+        Op::Predict { .. } => "rows in flight, and the prediction of every live row".into(),
+        Op::Drift { .. } => "the measured values of the window, counted by bin".into(),
     })
 }

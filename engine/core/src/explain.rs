@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use arrow::datatypes::Schema;
 
-use crate::{AggregateCall, ClockKind, ExprRef, FeatureSpec, LatestSpec, Op, Plan, RollingSpec, ViewKind, Window};
+use crate::{
+    AggregateCall, ClockKind, DriftSpec, ExprRef, FeatureSpec, LatestSpec, LookupTime, ModelDef, Op, Plan, PredictCall, PredictOutput, PredictRoute,
+    RetrainingDef, RollingSpec, ViewKind, Window,
+};
 
 /// One line per node, then sources, views, services and sinks. Two plans with the same text do the same.
 pub fn explain(plan: &Plan) -> String {
@@ -35,7 +38,80 @@ pub fn explain(plan: &Plan) -> String {
         writeln!(text, "sink {} = %{} to {} {:?} {:?}", sink.name, sink.node.0, sink.connector, sink.format, sink.encode)
             .expect("a string takes every write");
     }
+    plan.models.iter().for_each(|def| writeln!(text, "{}", model(def)).expect("a string takes every write"));
+    for set in &plan.training_sets {
+        writeln!(text, "training set {} id {} time {} label {} {:?} = ({})", set.name, set.id, set.time, set.label, set.mode, columns(&set.schema))
+            .expect("a string takes every write");
+    }
+    plan.retraining.iter().for_each(|job| writeln!(text, "{}", retraining(plan, job)).expect("a string takes every write"));
     text
+}
+
+fn model(model: &ModelDef) -> String {
+    let list = |fields: &[arrow::datatypes::Field]| {
+        fields.iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+    };
+    let from = model.from.as_ref().map_or(String::new(), |from| format!(" from '{from}'"));
+    let references = if model.references.is_empty() { String::new() } else { format!(" reference of ({})", model.references.join(", ")) };
+    format!("model {} ({}) -> ({}) missing={:?}{from}{references}", model.name, list(&model.inputs), list(&model.outputs), model.missing)
+}
+
+/// The trainer's limits are left out: changing them changes no state.
+fn retraining(plan: &Plan, job: &RetrainingDef) -> String {
+    let triggers: Vec<String> = job.triggers.iter().map(|trigger| format!("{trigger:?}")).collect();
+    format!(
+        "retraining {} of {} on {} last={} holdout={} gap={} delay={} min={} run '{}' first={:?} when [{}] cooldown={} validate={:?} grids={:?}",
+        job.name,
+        plan.models[job.model].name,
+        plan.training_sets[job.training_set].name,
+        duration(job.last_ms as i64),
+        duration(job.holdout_ms as i64),
+        duration(job.gap_ms as i64),
+        duration(job.delay_ms as i64),
+        job.rows_min,
+        job.command,
+        job.first_at.map(|at| at.0),
+        triggers.join(", "),
+        duration(job.cooldown_ms as i64),
+        job.validation,
+        job.grids_ms,
+    )
+}
+
+fn predict(plan: &Plan, call: &PredictCall) -> String {
+    let route = match call.route {
+        PredictRoute::Live => String::new(),
+        PredictRoute::Version(version) => format!(" version {version}"),
+        PredictRoute::Challenger => " challenger".into(),
+    };
+    let name = &plan.models[call.model].name;
+    match call.output {
+        PredictOutput::Score => format!("{name}{route} of {:?}", call.arguments),
+        PredictOutput::Version => format!("version of {name}{route}"),
+    }
+}
+
+fn drift(plan: &Plan, spec: &DriftSpec) -> String {
+    let methods: Vec<&str> = spec.methods.iter().map(|method| method.sql()).collect();
+    let conditions: Vec<String> = spec
+        .conditions
+        .iter()
+        .map(|condition| {
+            let than = if condition.inclusive { ">=" } else { ">" };
+            format!("{}({}) {than} {} for {}", condition.method.sql(), spec.names[condition.column], condition.threshold, condition.evaluations)
+        })
+        .collect();
+    format!(
+        "Drift {:?} of [{}] time #{} against {} window={} every={} min={} fires [{}]",
+        spec.columns,
+        methods.join(", "),
+        spec.time,
+        plan.models[spec.model].name,
+        duration(spec.window_ms as i64),
+        duration(spec.every_ms as i64),
+        spec.rows_min,
+        conditions.join(", "),
+    )
 }
 
 /// A 64-bit hash of the plan's text (FNV-1a): equal on every machine and in every process.
@@ -84,10 +160,20 @@ fn operation(plan: &Plan, op: &Op) -> String {
         Op::Union => "Union".into(),
         Op::Feature { spec: FeatureSpec::Rolling(spec), eager } => rolling(spec, *eager),
         Op::Feature { spec: FeatureSpec::Latest(spec), eager } => latest(spec, *eager),
-        Op::Lookup { parts } => {
+        Op::Lookup { parts, at } => {
             let parts: Vec<String> = parts.iter().map(|part| format!("{:?} -> {:?}", part.keys, part.columns)).collect();
-            format!("Lookup [{}]", parts.join(", "))
+            let at = match at {
+                LookupTime::Now => String::new(),
+                LookupTime::EventTime { column: Some(column) } => format!(" at #{column} in hindsight"),
+                LookupTime::EventTime { column: None } => " at arrival in hindsight".into(),
+            };
+            format!("Lookup [{}]{at}", parts.join(", "))
         }
+        Op::Predict { calls } => {
+            let calls: Vec<String> = calls.iter().map(|call| predict(plan, call)).collect();
+            format!("Predict [{}]", calls.join(", "))
+        }
+        Op::Drift { spec } => drift(plan, spec),
     }
 }
 
@@ -155,7 +241,8 @@ fn duration(ms: i64) -> String {
 }
 
 fn call(call: &AggregateCall) -> String {
-    let argument = call.argument.map_or("*".to_string(), |argument| format!("#{argument}"));
+    let label = call.label.map_or(String::new(), |label| format!(", #{label}"));
+    let argument = call.argument.map_or("*".to_string(), |argument| format!("#{argument}{label}"));
     let distinct = if call.distinct { "distinct " } else { "" };
     let filter = call.filter.map_or(String::new(), |filter| format!(" if #{filter}"));
     format!("{}({distinct}{argument}){filter}", call.function.sql())

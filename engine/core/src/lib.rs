@@ -10,26 +10,36 @@
 //! | [`ExactSum`] | `exact.rs` | float sums that do not depend on order (T19) |
 //! | [`Plan`], [`Op`] | `plan.rs`, `feature.rs` | the closed list of what the engine can do |
 //! | [`Source`], [`Sink`], [`Connectors`] | `io.rs` | where changes come from and go |
+//! | [`ModelDef`], [`Model`], [`Models`] | `model.rs` | models, and the seam behind which rows are scored |
+//! | [`Control`], [`ControlRecord`] | `control.rs` | decisions in logical time and the records they make |
+//! | [`DriftSpec`], [`Reference`] | `drift.rs` | monitors and what they compare with |
+//! | [`RetrainingDef`] | `retraining.rs` | training sets and retraining jobs |
 //! | [`Reader`] | `reader.rs` | consistent reads of a running pipeline |
 //! | [`Error`], [`Kind`] | `error.rs` | what went wrong and who can mend it |
 #![forbid(unsafe_code)]
 
 mod batch;
 mod blobs;
+mod control;
+mod drift;
 mod error;
 mod exact;
 mod explain;
 mod expr;
 mod feature;
 mod io;
+mod model;
 mod plan;
 mod reader;
+mod retraining;
 mod row;
 mod time;
 mod value;
 
 pub use batch::{Batch, Counts, Diffs};
 pub use blobs::Blobs;
+pub use control::{Control, ControlOutput, ControlRecord, runs_schema, versions_schema};
+pub use drift::{DriftCondition, DriftMethod, DriftSpec, Histogram, Reference};
 pub use error::{Error, Kind, Result};
 pub use exact::{ExactSum, add_square, variance};
 pub use explain::{explain, fingerprint};
@@ -38,11 +48,16 @@ pub use feature::{
     FeatureColumn, FeatureSpec, LatestSpec, RollingAggregate, RollingSpec, ServiceColumn, ServiceDef, ServicePart, Status, Window, WindowEdge,
 };
 pub use io::{BadData, Connectors, DeadLetter, Encode, Format, OptionError, Poll, Sink, SinkDef, Source, SourceBatch, SourceDef};
-pub use plan::{AggregateCall, AggregateFunction, ClockKind, LookupPart, Node, NodeId, Op, Plan, TemporalBound, ViewDef, ViewKind};
-pub use reader::{
-    CatalogService, CatalogView, FeatureAnswer, FeatureRequest, OperatorStatus, PipelineStatus, ReadMode, Reader, SinkStatus, Snapshot, SourceStatus,
-    ViewStatus,
+pub use model::{Missing, Model, ModelDef, Models};
+pub use plan::{
+    AggregateCall, AggregateFunction, ClockKind, LookupPart, LookupTime, Node, NodeId, Op, Plan, PredictCall, PredictOutput, PredictRoute,
+    TemporalBound, ViewDef, ViewKind,
 };
+pub use reader::{
+    CatalogService, CatalogView, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, OperatorStatus, PipelineStatus, ReadMode, Reader, SinkStatus,
+    Snapshot, SourceStatus, ViewStatus,
+};
+pub use retraining::{Metric, RetrainingDef, RetrainingTrigger, TrainingMode, TrainingSetDef, Validation};
 pub use row::{KeyCodec, SHARDS, hash_bytes, shard_of};
 pub use time::{Epoch, EventTime, ReadPoint, event_times};
 pub use value::Value;

@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{Comparison, Error, ExprRef, FeatureSpec, Result, ServiceDef, SinkDef, SourceDef};
+use crate::{Comparison, DriftSpec, Error, ExprRef, FeatureSpec, ModelDef, Result, RetrainingDef, ServiceDef, SinkDef, SourceDef, TrainingSetDef};
 
 /// Index of a node in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,9 @@ pub struct Plan {
     pub views: Vec<ViewDef>,
     pub services: Vec<ServiceDef>,
     pub sinks: Vec<SinkDef>,
+    pub models: Vec<ModelDef>,
+    pub training_sets: Vec<TrainingSetDef>,
+    pub retraining: Vec<RetrainingDef>,
 }
 
 #[derive(Debug, Clone)]
@@ -68,7 +71,52 @@ pub enum Op {
     Feature { spec: FeatureSpec, eager: bool },
     /// Input 0 is the left side, input i + 1 the feature view of part i. Output: left columns, the columns of each part,
     /// `status` (Utf8, the worst of the parts) and `event_time` (nanoseconds, the greatest of the parts).
-    Lookup { parts: Vec<LookupPart> },
+    Lookup { parts: Vec<LookupPart>, at: LookupTime },
+    /// Input columns, then one column per call: the score of each row under the version live at the row's epoch (C1b, C5).
+    Predict { calls: Vec<PredictCall> },
+    /// A drift monitor; output is [`DriftSpec::schema`].
+    Drift { spec: DriftSpec },
+}
+
+/// The instant a lookup answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LookupTime {
+    /// (t, t) for a left row that entered at t: AS OF now().
+    #[default]
+    Now,
+    /// q = the left row's time in this column, or its own epoch without one; s = the end of the input. For training sets in mode
+    /// event_time; the whole input must be one step.
+    EventTime { column: Option<usize> },
+}
+
+/// One PREDICT or MODEL_VERSION of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PredictCall {
+    /// Index in `Plan::models`.
+    pub model: usize,
+    /// Input columns, in the order and of the types of the model's inputs; empty for `PredictOutput::Version`.
+    pub arguments: Vec<usize>,
+    pub route: PredictRoute,
+    pub output: PredictOutput,
+}
+
+/// Which version scores a row of epoch t, among the control records with epochs below t.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PredictRoute {
+    /// The last promoted one (also alias => 'champion').
+    Live,
+    /// version => n.
+    Version(u32),
+    /// alias => 'challenger': the last one, promoted or not.
+    Challenger,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PredictOutput {
+    /// The model's output; a struct of them if it has several. NULL without a version, and where scoring failed.
+    Score,
+    /// MODEL_VERSION(model): the version's number as Int64; NULL without one.
+    Version,
 }
 
 /// `column + offset_ns <comparison> now()`.
@@ -102,6 +150,9 @@ pub enum AggregateFunction {
     StddevPop,
     BoolAnd,
     BoolOr,
+    /// Area under the ROC curve of scores (`argument`, Float64) and labels (`label`, Boolean): the share of (true, false) pairs whose true row
+    /// scores higher, ties counting half. Exact under retraction. Rows with a NULL of either are left out; NULL without a row of both kinds.
+    Auc,
 }
 
 impl AggregateFunction {
@@ -118,6 +169,7 @@ impl AggregateFunction {
             AggregateFunction::StddevPop => "stddev_pop",
             AggregateFunction::BoolAnd => "bool_and",
             AggregateFunction::BoolOr => "bool_or",
+            AggregateFunction::Auc => "auc",
         }
     }
 }
@@ -129,6 +181,8 @@ impl AggregateFunction {
 pub struct AggregateCall {
     pub function: AggregateFunction,
     pub argument: Option<usize>,
+    /// The boolean column of labels; of auc only.
+    pub label: Option<usize>,
     pub distinct: bool,
     pub filter: Option<usize>,
 }
@@ -178,12 +232,16 @@ impl Plan {
             let width = |input: usize| self.node(node.inputs[input]).schema.fields().len();
             let arity_ok = match &node.op {
                 Op::Source { .. } => node.inputs.is_empty(),
-                Op::Project { .. } | Op::Filter { .. } | Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => {
-                    node.inputs.len() == 1
-                }
+                Op::Project { .. }
+                | Op::Filter { .. }
+                | Op::TemporalFilter { .. }
+                | Op::Aggregate { .. }
+                | Op::Feature { .. }
+                | Op::Predict { .. }
+                | Op::Drift { .. } => node.inputs.len() == 1,
                 Op::Join { .. } => node.inputs.len() == 2,
                 Op::Union => !node.inputs.is_empty(),
-                Op::Lookup { parts } => node.inputs.len() == parts.len() + 1,
+                Op::Lookup { parts, .. } => node.inputs.len() == parts.len() + 1,
             };
             if !arity_ok {
                 return wrong("wrong number of inputs");
@@ -203,11 +261,23 @@ impl Plan {
                 }
                 Op::Aggregate { keys, calls } => {
                     node.schema.fields().len() == keys.len() + calls.len()
-                        && keys.iter().chain(calls.iter().flat_map(|call| call.argument.iter().chain(&call.filter))).all(|column| *column < width(0))
+                        && keys
+                            .iter()
+                            .chain(calls.iter().flat_map(|call| call.argument.iter().chain(&call.label).chain(&call.filter)))
+                            .all(|column| *column < width(0))
                 }
                 Op::Union => node.inputs.iter().all(|input| self.node(*input).schema.fields().len() == node.schema.fields().len()),
                 Op::Feature { spec, .. } => spec.columns().into_iter().all(|column| column < width(0)),
-                Op::Lookup { parts } => parts.iter().enumerate().all(|(part, lookup)| {
+                Op::Predict { calls } => {
+                    node.schema.fields().len() == width(0) + calls.len()
+                        && calls.iter().all(|call| {
+                            let wanted =
+                                self.models.get(call.model).map(|model| if call.output == PredictOutput::Score { model.inputs.len() } else { 0 });
+                            wanted == Some(call.arguments.len()) && call.arguments.iter().all(|column| *column < width(0))
+                        })
+                }
+                Op::Drift { spec } => spec.model < self.models.len() && spec.time < width(0) && spec.columns.iter().all(|column| *column < width(0)),
+                Op::Lookup { parts, .. } => parts.iter().enumerate().all(|(part, lookup)| {
                     lookup.keys.iter().all(|key| *key < width(0)) && lookup.columns.iter().all(|column| *column < width(part + 1))
                 }),
             };

@@ -10,7 +10,7 @@ use crate::{Epoch, EventTime, ReadPoint, Result, ServiceDef, Status};
 pub struct CatalogView {
     pub name: String,
     pub schema: SchemaRef,
-    /// "VIEW", "FEATURE VIEW", "ERRORS", "DEAD LETTERS" or "LATE".
+    /// "VIEW", "FEATURE VIEW", "ERRORS", "DEAD LETTERS", "LATE", "RUNS" or "VERSIONS".
     pub kind: &'static str,
     pub entity: Vec<String>,
 }
@@ -105,6 +105,8 @@ pub struct PipelineStatus {
     pub views: Vec<ViewStatus>,
     pub operators: Vec<OperatorStatus>,
     pub sinks: Vec<SinkStatus>,
+    pub models: Vec<ModelStatus>,
+    pub jobs: Vec<JobStatus>,
     /// Steps handed out but not closed, and how many there may be.
     pub queue_depth: u64,
     pub queue_limit: u64,
@@ -150,4 +152,26 @@ pub struct SinkStatus {
     pub rows: u64,
     pub queue_depth: u64,
     pub queue_limit: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelStatus {
+    pub name: String,
+    /// The version that scores rows now, if there is one.
+    pub live: Option<u32>,
+    /// How many versions there are.
+    pub versions: u32,
+    /// Rows scored, and rows whose scoring failed.
+    pub rows: u64,
+    pub errors: u64,
+}
+
+/// A retraining job.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobStatus {
+    pub name: String,
+    pub runs: u64,
+    pub promoted: u64,
+    /// The decision point of the run under way.
+    pub running: Option<Epoch>,
 }

@@ -14,7 +14,7 @@ use freshet_core::{BadData, Batch, ClockKind, Counts, DeadLetter, Epoch, Error, 
 use crate::bridge::clock::machine_now;
 use crate::bridge::pace::Pace;
 use crate::bridge::partition::PartitionClock;
-use crate::bridge::{Command, Part, SinkThread, SourceOffset, Stop, ViewLog};
+use crate::bridge::{Command, Decisions, Part, SinkThread, SourceOffset, Stop, ViewLog};
 use crate::checkpoint::{Checkpointer, Cut};
 use crate::config::{EngineConfig, StepCut};
 use crate::metrics::Metrics;
@@ -57,6 +57,7 @@ pub struct Ingest {
     pub metrics: Arc<Metrics>,
     pub sinks: Arc<Vec<SinkThread>>,
     pub logs: Vec<Arc<ViewLog>>,
+    pub decisions: Decisions,
     pub names: Arc<[String]>,
     pub checkpointer: Option<Checkpointer>,
     /// The last epoch handed out.
@@ -65,6 +66,16 @@ pub struct Ingest {
     pub checkpointed: Instant,
     /// Rows wait for their time outside any state: their source's offset is already past them, so no checkpoint may be taken.
     pub holding: bool,
+}
+
+/// What comes next in event clock.
+enum Next {
+    /// A step with this last epoch.
+    Step(Epoch),
+    /// Everything below this epoch has been handed out, and time must wait there.
+    Barrier(Epoch),
+    /// Everything has been handed out, or the pipeline is to stop.
+    Nothing,
 }
 
 /// How the thread ended.
@@ -110,7 +121,7 @@ impl SourceInput {
     }
 
     /// Reads one batch. False if there was nothing to read.
-    fn read(&mut self, rows_max: usize, ticket: Option<Epoch>, metrics: &Metrics, names: &Arc<[String]>) -> Result<bool> {
+    fn read(&mut self, rows_max: usize, ticket: Option<Epoch>, metrics: &Metrics, names: &Arc<[String]>, limits: &EngineConfig) -> Result<bool> {
         let polled = match self.source.poll(rows_max)? {
             Poll::Pending => return Ok(false),
             Poll::Ended => {
@@ -131,7 +142,7 @@ impl SourceInput {
             metrics.source(self.index, |counts| counts.late_rows += late.len() as u64);
             self.late.append(late, Epoch::ZERO);
         }
-        let rows = self.fresh(assigned.rows);
+        let rows = self.within(self.fresh(assigned.rows), limits);
         let watermark = self.clock.watermark(self.def.watermark_delay_ms);
         metrics.source(self.index, |counts| {
             counts.rows += rows.len() as u64;
@@ -139,6 +150,18 @@ impl SourceInput {
         });
         self.keep(rows, before);
         Ok(true)
+    }
+
+    /// The rows that are input: not below `from`, and before `until`, where the source ends.
+    fn within(&mut self, batch: Batch, limits: &EngineConfig) -> Batch {
+        let batch = match limits.from.get(&self.def.name) {
+            Some(from) => batch.split_at(*from).1,
+            None => batch,
+        };
+        let Some(until) = limits.until else { return batch };
+        let (batch, after) = batch.split_at(until);
+        self.ended |= !after.is_empty();
+        batch
     }
 
     fn keep(&mut self, batch: Batch, before: SourceOffset) {
@@ -259,25 +282,52 @@ impl Ingest {
                 return Ok(Stop::Requested);
             }
             match self.next_end()? {
-                Some(end) => {
+                Next::Step(end) => {
                     self.send(end)?;
                     if self.config.stop_after.is_some_and(|stop| end >= stop) {
                         return Ok(Stop::Requested);
                     }
                 }
-                None => {
+                Next::Barrier(barrier) => {
+                    if !self.pass(barrier)? {
+                        return Ok(Stop::Requested);
+                    }
+                }
+                Next::Nothing => {
                     // Without any row the content at epoch 0 is still an answer.
                     if self.last.is_none() {
                         self.send(Epoch::ZERO)?;
                     }
-                    return Ok(Stop::Finished);
+                    let finished = self.decisions.finish(&self.metrics)?;
+                    return Ok(if finished { Stop::Finished } else { Stop::Requested });
                 }
             }
         }
     }
 
-    /// Reads until a step can be cut; the step's last epoch, or None when everything has been handed out.
-    fn next_end(&mut self) -> Result<Option<Epoch>> {
+    /// Closes everything below the barrier, then lets the control plane act there. False if the pipeline is to stop.
+    fn pass(&mut self, barrier: Epoch) -> Result<bool> {
+        let end = Epoch(barrier.0.saturating_sub(1));
+        if self.last.is_none_or(|last| last < end) {
+            self.send(end)?;
+        }
+        if !self.pace.drain() || self.metrics.stop_requested() {
+            return Ok(false);
+        }
+        self.decisions.pass(barrier, &self.metrics)
+    }
+
+    /// Every source has its first row or has ended: decision points lie after the first epoch of those that have a time.
+    fn begin_decisions(&mut self) {
+        let timed = |input: &&SourceInput| input.def.event_time.is_some() || input.def.arrival.is_some();
+        let first = self.sources.iter().filter(timed).filter_map(|input| input.buffer.front().map(|buffered| buffered.batch.epoch(0))).min();
+        if let Some(first) = first {
+            self.decisions.begin(first);
+        }
+    }
+
+    /// Reads until a step can be cut or a barrier is reached.
+    fn next_end(&mut self) -> Result<Next> {
         let rows = match self.config.cut {
             StepCut::Rows(rows) => self.config.events_per_second.map_or(rows, |rate| rows.min((rate as usize / 100).max(1))),
             StepCut::Epochs(_) => 1024,
@@ -288,9 +338,9 @@ impl Ingest {
             for input in self.sources.iter_mut() {
                 while !input.ended && input.buffered_rows < rows {
                     if self.metrics.stop_requested() {
-                        return Ok(None);
+                        return Ok(Next::Nothing);
                     }
-                    if !input.read(rows.clamp(1024, 65_536), None, &self.metrics, &self.names)? {
+                    if !input.read(rows.clamp(1024, 65_536), None, &self.metrics, &self.names, &self.config)? {
                         break;
                     }
                     idle = false;
@@ -298,22 +348,36 @@ impl Ingest {
             }
             // An epoch is complete in a source once the source has gone beyond it.
             let bound = self.sources.iter().filter(|input| !input.ended).map(|input| input.reached().unwrap_or(0)).min();
-            if let Some(end) = self.cut(bound.unwrap_or(u64::MAX), rows) {
-                return Ok(Some(end));
+            if !self.decisions.has_begun() && bound != Some(0) {
+                self.begin_decisions();
+            }
+            let barrier = self.decisions.barrier().map_or(u64::MAX, |barrier| barrier.0);
+            if let Some(end) = self.cut(bound.unwrap_or(u64::MAX).min(barrier), rows) {
+                return Ok(Next::Step(end));
+            }
+            if bound.unwrap_or(u64::MAX) >= barrier && barrier != u64::MAX && self.comes_to(barrier) {
+                return Ok(Next::Barrier(Epoch(barrier)));
             }
             if bound.is_none() {
-                return Ok(None);
+                return Ok(Next::Nothing);
             }
             let stuck: Vec<usize> =
                 (0..self.sources.len()).filter(|index| self.sources[*index].reached().unwrap_or(0) == bound.unwrap_or(0)).collect();
             for index in stuck {
                 let input = &mut self.sources[index];
-                idle &= input.ended || !input.read(65_536, None, &self.metrics, &self.names)?;
+                idle &= input.ended || !input.read(65_536, None, &self.metrics, &self.names, &self.config)?;
             }
             if idle && self.sources.iter().any(|input| !input.ended) {
                 self.metrics.wait(Duration::from_millis(1));
             }
         }
+    }
+
+    /// Whether the input reaches this far: rows wait behind it, or it is the very next instant. Once all sources have ended, time stands
+    /// 1 ms after the greatest epoch (T0a).
+    fn comes_to(&self, barrier: u64) -> bool {
+        let waiting = self.sources.iter().any(|input| !input.ended || !input.buffer.is_empty());
+        waiting || self.last.is_some_and(|last| last.0 + 1 >= barrier)
     }
 
     /// The last epoch of the next step, all of whose epochs lie below `bound`.
@@ -332,7 +396,7 @@ impl Ingest {
             }
             return distinct.iter().nth(count - 1).or(distinct.last()).map(|epoch| Epoch(*epoch));
         }
-        if self.config.cut == StepCut::All && bound != u64::MAX {
+        if self.config.cut == StepCut::All && bound != self.decisions.barrier().map_or(u64::MAX, |barrier| barrier.0) {
             return None;
         }
         let mut first: Vec<u64> = self.sources.iter().flat_map(|input| input.epochs_below(bound, rows)).collect();
@@ -358,7 +422,10 @@ impl Ingest {
             let ticket = self.ticket();
             for index in 0..self.sources.len() {
                 let input = &mut self.sources[index];
-                while !input.ended && input.buffered_rows < TICK_ROWS && input.read(TICK_ROWS, Some(ticket), &self.metrics, &self.names)? {}
+                while !input.ended
+                    && input.buffered_rows < TICK_ROWS
+                    && input.read(TICK_ROWS, Some(ticket), &self.metrics, &self.names, &self.config)?
+                {}
                 let batches: Vec<Batch> = input.buffer.drain(..).map(|buffered| buffered.batch).collect();
                 input.buffered_rows = 0;
                 for batch in batches {

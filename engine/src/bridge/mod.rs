@@ -2,6 +2,7 @@
 
 mod answers;
 mod clock;
+mod decisions;
 mod egress;
 mod features;
 mod ingest;
@@ -9,10 +10,12 @@ mod pace;
 mod partition;
 mod progress;
 mod reader;
+mod routes;
 mod start;
 mod views;
 
 pub use answers::FeatureRows;
+pub use decisions::Decisions;
 pub use egress::{SinkQueue, SinkThread};
 pub use features::{FeatureStore, Floors, Folded, ReadError};
 pub use ingest::{Ingest, SourceInput};
@@ -20,5 +23,6 @@ pub use pace::Pace;
 pub use partition::SourceOffset;
 pub use progress::Progress;
 pub use reader::{EngineReader, sources_of_views};
+pub use routes::{Routes, Version};
 pub use start::{Command, Commands, Part, Running, Stop, start_workers};
 pub use views::ViewLog;

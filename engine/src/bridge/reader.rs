@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema};
 use freshet_core::{
-    CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, NodeId, Op, OperatorStatus, PipelineStatus, Plan,
-    ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status, ViewKind, ViewStatus,
+    CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, NodeId, Op,
+    OperatorStatus, PipelineStatus, Plan, ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status, ViewKind,
+    ViewStatus,
 };
 
 use crate::bridge::clock::machine_now;
 use crate::bridge::egress::SINK_STEPS_MAX;
 use crate::bridge::pace::OPEN_STEPS_MAX;
-use crate::bridge::{FeatureRows, FeatureStore, Progress, ReadError, SinkThread, ViewLog};
+use crate::bridge::{FeatureRows, FeatureStore, Progress, ReadError, Routes, SinkThread, ViewLog};
 use crate::metrics::Metrics;
 use crate::render::error_view;
 
@@ -31,6 +32,7 @@ pub struct EngineReader {
     /// By readable name.
     pub logs: BTreeMap<String, Arc<ViewLog>>,
     pub sinks: Arc<Vec<SinkThread>>,
+    pub routes: Arc<Routes>,
     pub workers: usize,
     pub durable: bool,
     /// Epoch and events of the checkpoint this generation went on from.
@@ -146,6 +148,27 @@ impl EngineReader {
         compose(service, request, &parts, point).map_err(ReadError::Failed)
     }
 
+    fn model_status(&self, index: usize, name: &str) -> ModelStatus {
+        let (live, versions) = self.routes.summary(index);
+        ModelStatus { name: name.to_string(), live, versions, ..ModelStatus::default() }
+    }
+
+    /// From the rows of `runs(job)`: a job has few.
+    fn job_status(&self, name: &str) -> JobStatus {
+        let batches = self.logs.get(&format!("runs({name})")).and_then(|log| log.snapshot(Epoch::MAX).ok()).unwrap_or_default();
+        let promoted = |batch: &RecordBatch| {
+            let results = batch.column_by_name("result").map(|column| column.as_string::<i32>().clone());
+            results.iter().flatten().filter(|result| *result == Some("promoted")).count() as u64
+        };
+        let running = self.metrics.jobs_running().get(name).copied();
+        JobStatus {
+            name: name.to_string(),
+            runs: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+            promoted: batches.iter().map(promoted).sum(),
+            running,
+        }
+    }
+
     fn durable_epoch(&self) -> Option<Epoch> {
         self.durable.then(|| self.metrics.checkpoint().map(|(epoch, _, _)| epoch)).flatten()
     }
@@ -228,6 +251,8 @@ impl Reader for EngineReader {
             let kind = match name {
                 name if name.starts_with("errors(") => "ERRORS",
                 name if name.starts_with("late(") => "LATE",
+                name if name.starts_with("runs(") => "RUNS",
+                name if name.starts_with("versions(") => "VERSIONS",
                 _ => "DEAD LETTERS",
             };
             views.push(CatalogView { name: name.clone(), schema: log.schema.clone(), kind, entity: Vec::new() });
@@ -328,6 +353,8 @@ impl Reader for EngineReader {
             views: self.plan.views.iter().enumerate().map(|(index, def)| view(index, def)).collect(),
             operators: self.metrics.operators().into_iter().map(|(name, (rows, bytes))| OperatorStatus { name, rows, bytes }).collect(),
             sinks: self.sinks.iter().enumerate().map(|(index, thread)| sink(index, thread)).collect(),
+            models: self.plan.models.iter().enumerate().map(|(index, def)| self.model_status(index, &def.name)).collect(),
+            jobs: self.plan.retraining.iter().map(|job| self.job_status(&job.name)).collect(),
             queue_depth: self.metrics.open_steps.load(Relaxed),
             queue_limit: OPEN_STEPS_MAX as u64,
             checkpoint_epoch: checkpoint.map(|(epoch, _, _)| epoch),

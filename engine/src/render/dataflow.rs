@@ -10,7 +10,7 @@ use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::{FeatureStore, Progress, SinkQueue, ViewLog};
+use crate::bridge::{FeatureStore, Progress, Routes, SinkQueue, ViewLog};
 use crate::edge::{EdgeBuilder, owner_of};
 use crate::operators::{
     Aggregate, Bundle, Feature, Join, Live, Lookup, Materialize, Route, Stateful, StepOperator, TemporalFilter, ToSink, filter, map_batches, project,
@@ -28,6 +28,8 @@ pub struct Shared {
     pub logs: BTreeMap<String, Arc<ViewLog>>,
     /// In the order of the plan's sinks.
     pub sinks: Vec<SinkQueue>,
+    /// Which version of a model scores a row.
+    pub routes: Arc<Routes>,
     pub source_names: Arc<[String]>,
 }
 
@@ -115,7 +117,8 @@ impl<'scope> Builder<'scope, '_> {
                 let operator = Feature::new(store, self.with.progress.clone(), (self.worker, self.peers), node.schema.clone(), *eager)?;
                 self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
             }
-            Op::Lookup { parts } => self.lookup(&name, node, parts, &inputs)?,
+            Op::Lookup { parts, .. } => self.lookup(&name, node, parts, &inputs)?,
+            Op::Predict { .. } | Op::Drift { .. } => return Err(Error::internal(format!("{name}: not rendered yet"))),
         };
         let errors = inputs.into_iter().map(|input| input.errors).chain([own.errors]);
         Ok(Bundle { rows: own.rows, errors: self.scope.concatenate(errors) })

@@ -15,6 +15,8 @@ pub fn operator_name(plan: &Plan, node: NodeId) -> String {
         Op::Feature { spec: FeatureSpec::Rolling(_), .. } => "rolling",
         Op::Feature { spec: FeatureSpec::Latest(_), .. } => "latest",
         Op::Lookup { .. } => "lookup",
+        Op::Predict { .. } => "predict",
+        Op::Drift { .. } => "drift",
     };
     format!("n{} {kind}", node.0)
 }
@@ -42,6 +44,9 @@ pub fn describe(plan: &Plan) -> String {
             Op::Feature { .. } => ("exchange by entity", "events by entity"),
             Op::Lookup { .. } if changing(0) => ("exchange left by row", "answers of live left rows"),
             Op::Lookup { .. } => ("local", "none"),
+            Op::Predict { .. } if changing(0) => ("exchange by row", "predictions of live rows"),
+            Op::Predict { .. } => ("local", "none"),
+            Op::Drift { .. } => ("all to one worker", "measured values of the window"),
         };
         text.push_str(&format!("{}: {route}; state: {state}\n", operator_name(plan, id)));
     }

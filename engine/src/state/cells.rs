@@ -71,6 +71,7 @@ impl CellKind {
             AggregateFunction::Min | AggregateFunction::Max if self.retractable => return Cell::Multiset(BTreeMap::new()),
             AggregateFunction::Min | AggregateFunction::Max => return Cell::Extremes(None),
             AggregateFunction::BoolAnd | AggregateFunction::BoolOr => Cell::Bools { trues: 0, count: 0 },
+            AggregateFunction::Auc => unreachable!("auc takes labels too"),
         };
         if self.distinct { Cell::Distinct(BTreeMap::new(), Box::new(cell)) } else { cell }
     }

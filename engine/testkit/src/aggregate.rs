@@ -35,6 +35,7 @@ pub fn aggregate(function: AggregateFunction, rows: usize, arguments: Option<&[V
         AggregateFunction::StddevPop => spread(&values, 0, f64::sqrt),
         AggregateFunction::BoolAnd => Value::Bool(values.iter().all(holds)),
         AggregateFunction::BoolOr => Value::Bool(values.iter().any(holds)),
+        AggregateFunction::Auc => unreachable!("auc takes labels too"),
     })
 }
 

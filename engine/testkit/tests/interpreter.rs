@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Field};
 use freshet_core::{
-    AggregateCall, AggregateFunction, Comparison, Epoch, FeatureSpec, LatestSpec, LookupPart, NodeId, Op, Plan, ReadPoint, RollingSpec, Status, Value,
+    AggregateCall, AggregateFunction, Comparison, Epoch, FeatureSpec, LatestSpec, LookupPart, LookupTime, NodeId, Op, Plan, ReadPoint, RollingSpec, Status, Value,
 };
 use freshet_testkit::compare::{accumulate, assert_same};
 use freshet_testkit::generate::Shape;
@@ -173,7 +173,7 @@ fn lookup_plan() -> (Plan, NodeId) {
     fields.push(Field::new("f0", DataType::Int64, true));
     fields.push(Field::new("status", DataType::Utf8, true));
     fields.push(Field::new("event_time", DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None), true));
-    let lookup = node(&mut plan, Op::Lookup { parts: vec![LookupPart { keys: vec![0], columns: vec![1] }] }, &[questions, view], fields);
+    let lookup = node(&mut plan, Op::Lookup { parts: vec![LookupPart { keys: vec![0], columns: vec![1] }], at: LookupTime::Now }, &[questions, view], fields);
     plan.validate().unwrap();
     (plan, lookup)
 }
@@ -243,7 +243,7 @@ impl freshet_core::Expr for OnlyTwosFail {
 fn t21_a_group_whose_sum_is_out_of_range_is_an_error_and_comes_back() {
     let mut plan = Plan::default();
     let source = add_source(&mut plan, source("a"));
-    let calls = vec![AggregateCall { function: AggregateFunction::Sum, argument: Some(1), distinct: false, filter: None }];
+    let calls = vec![AggregateCall { function: AggregateFunction::Sum, argument: Some(1), label: None, distinct: false, filter: None }];
     let fields = vec![Field::new("k", DataType::Utf8, true), Field::new("total", DataType::Int64, true)];
     let sums = node(&mut plan, Op::Aggregate { keys: vec![0], calls }, &[source], fields);
     let mut leaving = input([1, 1], 6, -1, 3);

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use freshet_core::{
     AggregateCall, AggregateFunction, BadData, Column, Compare, Comparison, Encode, Error, Expr, ExprRef, FeatureColumn, FeatureSpec, Format,
-    LatestSpec, Literal, LookupPart, Node, NodeId, Op, Plan, RollingAggregate, RollingSpec, SourceDef, TemporalBound, Window, WindowEdge,
+    LatestSpec, Literal, LookupPart, LookupTime, Node, NodeId, Op, Plan, RollingAggregate, RollingSpec, SourceDef, TemporalBound, Window, WindowEdge,
 };
 use freshet_testkit::generate::{Shape, records};
 use freshet_testkit::{Interpreter, assign_epochs};
@@ -164,7 +164,7 @@ pub fn every_operator() -> Plan {
     let residual = vec![compare(&schema, 1, Comparison::Greater, 0)];
     let both = same.iter().chain(&same).cloned().collect();
     let join = node(&mut plan, Op::Join { left_keys: vec![0], right_keys: vec![0], residual }, &[filter, right], both);
-    let call = |function, argument, distinct| AggregateCall { function, argument, distinct, filter: None };
+    let call = |function, argument, distinct| AggregateCall { function, argument, label: None, distinct, filter: None };
     let calls = vec![call(Count, None, false), call(Sum, Some(2), false), call(Sum, Some(1), true), call(Max, Some(2), false)];
     let types = [DataType::Int64, DataType::Float64, DataType::Int64, DataType::Float64];
     let columns: Vec<Field> = types.iter().enumerate().map(|(index, data_type)| Field::new(format!("a{index}"), data_type.clone(), true)).collect();
@@ -184,7 +184,7 @@ pub fn every_operator() -> Plan {
     looked_up.push(Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, None), true));
     looked_up[5] = Field::new("f0", DataType::Int64, true);
     let parts = vec![LookupPart { keys: vec![0], columns: vec![1, 3] }, LookupPart { keys: vec![0], columns: vec![1] }];
-    node(&mut plan, Op::Lookup { parts }, &[right, rolling, latest], looked_up);
+    node(&mut plan, Op::Lookup { parts, at: LookupTime::Now }, &[right, rolling, latest], looked_up);
     let _ = (aggregate, total, hopping, including);
     plan.validate().unwrap();
     plan

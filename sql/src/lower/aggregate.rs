@@ -47,6 +47,7 @@ impl Lowering<'_> {
             .map(|call| AggregateCall {
                 function: call.function,
                 argument: call.argument.and_then(|_| rest.next()),
+                label: None,
                 distinct: call.distinct,
                 filter: call.filter.and_then(|_| rest.next()),
             })

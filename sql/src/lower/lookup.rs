@@ -56,7 +56,7 @@ impl Lowering<'_> {
         let status = fields.len();
         fields.push(Arc::new(Field::new("status", DataType::Utf8, true)));
         fields.push(Arc::new(Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, None), true)));
-        let node = self.push(Op::Lookup { parts }, inputs, Arc::new(Schema::new(fields)));
+        let node = self.push(Op::Lookup { parts, at: freshet_core::LookupTime::Now }, inputs, Arc::new(Schema::new(fields)));
         let order: Vec<usize> = own.into_iter().chain(place_of).chain([status, status + 1]).collect();
         Ok(self.in_order(node, &order, &service, lookup))
     }

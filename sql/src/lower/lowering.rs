@@ -59,7 +59,9 @@ impl Lowering<'_> {
         let kept = inputs.iter().all(|input| self.plan.node(*input).append_only);
         let append_only = match &op {
             Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Join { .. } => kept,
-            Op::Lookup { .. } => self.plan.node(inputs[0]).append_only,
+            // An evaluation is a fact about its instant.
+            Op::Drift { .. } => true,
+            Op::Lookup { .. } | Op::Predict { .. } => self.plan.node(inputs[0]).append_only,
             Op::Source { .. } => true,
             Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
         };

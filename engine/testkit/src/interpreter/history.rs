@@ -109,7 +109,7 @@ impl Interpreter {
         let found = match &self.plan.node(node).op {
             Op::Source { source } => self.sources[*source].clone(),
             Op::Project { .. } | Op::Filter { .. } | Op::Union => Rc::new(self.lives_row_by_row(node)),
-            Op::Lookup { parts } => Rc::new(self.lives_of_lookup(node, parts)),
+            Op::Lookup { parts, .. } => Rc::new(self.lives_of_lookup(node, parts)),
             _ => Rc::new(self.lives_by_content(node)),
         };
         self.lives.borrow_mut().insert(node, found.clone());

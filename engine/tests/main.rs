@@ -1,6 +1,7 @@
 //! The engine against the interpreter: every operator, every epoch, any cut, any number of workers, any restart.
 #![allow(clippy::unwrap_used)]
 
+mod control;
 mod oracle;
 #[path = "../testkit/tests/plans.rs"]
 #[allow(dead_code)]

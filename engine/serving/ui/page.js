@@ -59,6 +59,11 @@ function show(status) {
   facts(status);
   table("views", ["View", "Complete up to", "Behind", "Rows", "Errors"],
     status.views.map((view) => [view.name, date(view.date), duration(view.lag_ms), count(view.rows), count(view.errors)]));
+  byId("loop").hidden = status.models.length === 0;
+  table("models", ["Model", "Live version", "Versions", "Rows scored", "Failed"],
+    status.models.map((model) => [model.name, model.live === null ? "none yet" : String(model.live), count(model.versions), count(model.rows), count(model.errors)]));
+  table("jobs", ["Job", "Runs", "Promoted", "State"],
+    status.jobs.map((job) => [job.name, count(job.runs), count(job.promoted), job.running === null ? "waiting" : `run of ${date(job.running)}`]));
   table("sources", ["Source", "Rows", "Behind", "Late rows", "Dead letters", "State"],
     status.sources.map((source) => [source.name, count(source.rows), duration(source.lag_ms), count(source.late_rows),
       count(source.dead_letters.reduce((sum, letter) => sum + letter.count, 0)), source.ended ? "ended" : "reading"]));

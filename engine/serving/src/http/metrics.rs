@@ -30,6 +30,7 @@ fn exposition(status: &PipelineStatus, lookups: &Distribution, events_per_second
     status.operators.iter().for_each(|operator| page.sample("freshet_operator_rows", &[("operator", &operator.name)], operator.rows as f64));
     page.family("freshet_operator_bytes", "gauge", "Bytes of the state of an operator.");
     status.operators.iter().for_each(|operator| page.sample("freshet_operator_bytes", &[("operator", &operator.name)], operator.bytes as f64));
+    models(&mut page, status);
     sinks(&mut page, status);
     page.histogram("freshet_lookup_seconds", "Time of a feature lookup, without the network.", lookups);
     if let Some(bytes) = resident_bytes {
@@ -72,6 +73,25 @@ fn sources(page: &mut Page, status: &PipelineStatus) {
     }
     page.family("freshet_late_rows_total", "counter", "Rows later than LATENESS allows.");
     status.sources.iter().for_each(|source| page.sample("freshet_late_rows_total", &[("source", &source.name)], source.late_rows as f64));
+}
+
+fn models(page: &mut Page, status: &PipelineStatus) {
+    page.family("freshet_model_version", "gauge", "The version of a model that scores rows now.");
+    for model in &status.models {
+        if let Some(live) = model.live {
+            page.sample("freshet_model_version", &[("model", &model.name)], f64::from(live));
+        }
+    }
+    page.family("freshet_infer_rows_total", "counter", "Rows scored by the versions of a model.");
+    status.models.iter().for_each(|model| page.sample("freshet_infer_rows_total", &[("model", &model.name)], model.rows as f64));
+    page.family("freshet_infer_errors_total", "counter", "Rows whose scoring failed.");
+    status.models.iter().for_each(|model| page.sample("freshet_infer_errors_total", &[("model", &model.name)], model.errors as f64));
+    page.family("freshet_retraining_runs_total", "counter", "Finished runs of a retraining job.");
+    status.jobs.iter().for_each(|job| page.sample("freshet_retraining_runs_total", &[("job", &job.name)], job.runs as f64));
+    page.family("freshet_retraining_promoted_total", "counter", "Runs whose version went live.");
+    status.jobs.iter().for_each(|job| page.sample("freshet_retraining_promoted_total", &[("job", &job.name)], job.promoted as f64));
+    page.family("freshet_retraining_running", "gauge", "1 while a run of the job is under way.");
+    status.jobs.iter().for_each(|job| page.sample("freshet_retraining_running", &[("job", &job.name)], f64::from(u8::from(job.running.is_some()))));
 }
 
 fn sinks(page: &mut Page, status: &PipelineStatus) {
@@ -124,7 +144,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::histogram::Histogram;
-    use freshet_core::{SourceStatus, ViewStatus};
+    use freshet_core::{JobStatus, ModelStatus, SourceStatus, ViewStatus};
 
     #[test]
     fn exposition_has_every_family_once_and_escapes_labels() {
@@ -132,6 +152,8 @@ mod tests {
             sources: vec![SourceStatus { name: "rides".into(), dead_letters: vec![("not \"JSON\"".into(), 2)], ..SourceStatus::default() }],
             views: vec![ViewStatus { name: "delays".into(), lag_ms: 7, ..ViewStatus::default() }],
             checkpoint_age_ms: Some(3),
+            models: vec![ModelStatus { name: "late".into(), live: Some(2), versions: 3, rows: 9, errors: 1 }],
+            jobs: vec![JobStatus { name: "retrain".into(), runs: 4, promoted: 2, running: None }],
             ..PipelineStatus::default()
         };
         let histogram = Histogram::default();
@@ -144,6 +166,9 @@ mod tests {
             "freshet_lookup_seconds_bucket{le=\"+Inf\"} 1",
             "freshet_lookup_seconds_count 1",
             "freshet_checkpoint_age_ms 3",
+            "freshet_model_version{model=\"late\"} 2",
+            "freshet_infer_rows_total{model=\"late\"} 9",
+            "freshet_retraining_promoted_total{job=\"retrain\"} 2",
             "process_resident_memory_bytes 1024",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

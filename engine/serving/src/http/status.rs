@@ -77,6 +77,12 @@ fn pipeline_json(status: &PipelineStatus) -> Value {
         "operators": status.operators.iter().map(|operator| json!({
             "name": operator.name, "rows": operator.rows, "bytes": operator.bytes,
         })).collect::<Vec<_>>(),
+        "models": status.models.iter().map(|model| json!({
+            "name": model.name, "live": model.live, "versions": model.versions, "rows": model.rows, "errors": model.errors,
+        })).collect::<Vec<_>>(),
+        "jobs": status.jobs.iter().map(|job| json!({
+            "name": job.name, "runs": job.runs, "promoted": job.promoted, "running": job.running.and_then(epoch_date),
+        })).collect::<Vec<_>>(),
         "sinks": status.sinks.iter().map(|sink| json!({
             "name": sink.name, "rows": sink.rows, "queue_depth": sink.queue_depth, "queue_limit": sink.queue_limit,
         })).collect::<Vec<_>>(),

@@ -1,0 +1,1 @@
+//! Models against a real ONNX Runtime.

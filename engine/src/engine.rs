@@ -12,7 +12,8 @@ use freshet_core::{
 };
 
 use crate::bridge::{
-    Decisions, EngineReader, FeatureStore, Ingest, Pace, Progress, Routes, Running, SinkThread, SourceInput, ViewLog, sources_of_views, start_workers,
+    Decisions, EngineReader, FeatureStore, Ingest, Pace, Progress, Routes, Running, Scorers, SinkThread, SourceInput, ViewLog, sources_of_views,
+    start_workers,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::EngineConfig;
@@ -87,6 +88,8 @@ impl Engine {
             logs: logs.clone(),
             sinks: sinks.iter().map(SinkThread::queue).collect(),
             routes: routes.clone(),
+            metrics: metrics.clone(),
+            scorers: plan.nodes.iter().any(|node| matches!(node.op, Op::Predict { .. })).then(|| Scorers::start(workers)).transpose()?,
             source_names: names.clone(),
         });
         let (guards, commands) = start_workers(workers, shared, metrics.clone(), restore.clone())?;

@@ -23,6 +23,8 @@ pub struct Metrics {
     operators: Mutex<BTreeMap<(usize, String), (u64, u64)>>,
     sinks: Mutex<BTreeMap<usize, u64>>,
     running: Mutex<BTreeMap<String, Epoch>>,
+    /// Rows scored and rows whose scoring failed, by model.
+    scored: Mutex<BTreeMap<usize, (u64, u64)>>,
     checkpoint: Mutex<Option<(Epoch, Instant, u64)>>,
 }
 
@@ -117,6 +119,18 @@ impl Metrics {
 
     pub fn rows_of_sink(&self, index: usize) -> u64 {
         lock(&self.sinks).get(&index).copied().unwrap_or(0)
+    }
+
+    /// A model (by its index in the plan) has scored `rows` rows, and failed on `errors` of them.
+    pub fn scored(&self, model: usize, rows: u64, errors: u64) {
+        let mut scored = lock(&self.scored);
+        let counts = scored.entry(model).or_default();
+        *counts = (counts.0 + rows, counts.1 + errors);
+    }
+
+    /// Rows scored and rows whose scoring failed.
+    pub fn scored_by(&self, model: usize) -> (u64, u64) {
+        lock(&self.scored).get(&model).copied().unwrap_or_default()
     }
 
     pub fn set_running(&self, jobs: Vec<(String, Epoch)>) {

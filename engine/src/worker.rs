@@ -53,7 +53,7 @@ pub fn run(
             open.pop_front();
         }
         if reported.elapsed() > REPORT {
-            report(&rendered, worker.index(), metrics);
+            report(&rendered, shared, worker.index(), metrics);
             reported = Instant::now();
         }
         let command = match open.len() {
@@ -69,7 +69,7 @@ pub fn run(
             }
             Some(Command::Checkpoint(reply)) => {
                 let parts = checkpoint(&rendered, worker.index(), worker.peers());
-                report(&rendered, worker.index(), metrics);
+                report(&rendered, shared, worker.index(), metrics);
                 let _ = reply.send(parts);
             }
             Some(Command::Stop) => return Ok(()),
@@ -101,7 +101,11 @@ fn publish(rendered: &Rendered, progress: &Progress, metrics: &Metrics) {
     }
 }
 
-fn report(rendered: &Rendered, worker: usize, metrics: &Metrics) {
+fn report(rendered: &Rendered, shared: &Shared, worker: usize, metrics: &Metrics) {
+    if let (0, Some(scorers)) = (worker, &shared.scorers) {
+        let (pieces, bytes) = scorers.depth();
+        metrics.operator(worker, "scoring queue", pieces, bytes);
+    }
     for (name, state) in &rendered.states {
         let (rows, bytes) = state.borrow().size();
         metrics.operator(worker, name, rows, bytes);

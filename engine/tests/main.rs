@@ -6,6 +6,7 @@ mod oracle;
 #[path = "../testkit/tests/plans.rs"]
 #[allow(dead_code)]
 mod plans;
+mod predict;
 mod reads;
 mod restart;
 mod running;

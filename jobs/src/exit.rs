@@ -77,6 +77,11 @@ pub fn abort_on_panic() {
             tracing::debug!(%panic, "the SQL compiler gave up");
             return;
         }
+        // A model that panics has failed on a row, which is data: the scoring thread goes on.
+        if thread.name().is_some_and(|name| name.starts_with("scorer-")) {
+            tracing::warn!(%panic, "a model has panicked");
+            return;
+        }
         default(panic);
         eprintln!("freshet: thread {} panicked; the process ends so that nothing waits for it. This is a bug.", thread.name().unwrap_or("unnamed"));
         std::process::abort();

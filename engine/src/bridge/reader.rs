@@ -150,7 +150,8 @@ impl EngineReader {
 
     fn model_status(&self, index: usize, name: &str) -> ModelStatus {
         let (live, versions) = self.routes.summary(index);
-        ModelStatus { name: name.to_string(), live, versions, ..ModelStatus::default() }
+        let (rows, errors) = self.metrics.scored_by(index);
+        ModelStatus { name: name.to_string(), live, versions, rows, errors }
     }
 
     /// From the rows of `runs(job)`: a job has few.

@@ -140,6 +140,7 @@ pub fn start_workers(workers: usize, shared: Arc<Shared>, metrics: Arc<Metrics>,
     Ok((guards, senders))
 }
 
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }

@@ -48,7 +48,7 @@ impl Route {
     }
 }
 
-type Drain = Box<dyn FnMut(&mut Vec<Batch>)>;
+pub(super) type Drain = Box<dyn FnMut(&mut Vec<Batch>)>;
 
 /// Builds the operator into the dataflow.
 pub fn step_operator<'scope>(
@@ -111,7 +111,7 @@ pub fn step_operator<'scope>(
 
 /// The rows with epochs below `lower`, all of which have come. A worker that closes two steps at once sends both in one message, so
 /// later rows may be among them: they stay.
-fn take_closed(stash: &mut Vec<Batch>, lower: u64) -> Vec<Batch> {
+pub(super) fn take_closed(stash: &mut Vec<Batch>, lower: u64) -> Vec<Batch> {
     let mut closed = Vec::new();
     let mut open = Vec::new();
     for batch in stash.drain(..) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use freshet_core::{Batch, Epoch, Result};
 
 use crate::operators::harness::{Output, StepOperator};
+use crate::operators::offloaded::{OffloadedOperator, WorkOf};
 
 /// What a stateful operator owes beside its `step`. Called between steps, when all rows up to the checkpoint's epoch are closed.
 pub trait Stateful {
@@ -33,8 +34,29 @@ impl<S: StepOperator> StepOperator for Shared<S> {
     }
 }
 
+impl<S: OffloadedOperator> OffloadedOperator for Shared<S> {
+    type Request = S::Request;
+    type Answer = S::Answer;
+
+    fn begin(&mut self, rows: Vec<Batch>) -> Option<S::Request> {
+        self.0.borrow_mut().begin(rows)
+    }
+
+    fn work(&self) -> WorkOf<S> {
+        self.0.borrow().work()
+    }
+
+    fn bytes(request: &S::Request) -> usize {
+        S::bytes(request)
+    }
+
+    fn finish(&mut self, answer: S::Answer, out: &mut Output) {
+        self.0.borrow_mut().finish(answer, out);
+    }
+}
+
 /// The operator for the dataflow, and the handle for checkpoints.
-pub fn shared<S: StepOperator + Stateful + 'static>(operator: S) -> (Shared<S>, Rc<RefCell<dyn Stateful>>) {
+pub fn shared<S: Stateful + 'static>(operator: S) -> (Shared<S>, Rc<RefCell<dyn Stateful>>) {
     let cell = Rc::new(RefCell::new(operator));
     (Shared(cell.clone()), cell)
 }

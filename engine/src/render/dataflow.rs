@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use freshet_core::{Error, Format, LookupPart, Node, NodeId, Op, Plan, Result};
+use freshet_core::{Error, Format, LookupPart, Node, NodeId, Op, Plan, PredictCall, Result};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::{FeatureStore, Progress, Routes, SinkQueue, ViewLog};
+use crate::bridge::{FeatureStore, Progress, Routes, Scorers, SinkQueue, ViewLog};
 use crate::edge::{EdgeBuilder, owner_of};
+use crate::metrics::Metrics;
 use crate::operators::{
-    Aggregate, Bundle, Feature, Join, Live, Lookup, Materialize, Route, Stateful, StepOperator, TemporalFilter, ToSink, filter, map_batches, project,
-    shared, step_operator,
+    Aggregate, Bundle, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink, filter,
+    map_batches, offloaded_operator, project, shared, step_operator,
 };
 use crate::render::{error_view, operator_name};
 
@@ -30,6 +31,9 @@ pub struct Shared {
     pub sinks: Vec<SinkQueue>,
     /// Which version of a model scores a row.
     pub routes: Arc<Routes>,
+    pub metrics: Arc<Metrics>,
+    /// There if the plan has a PREDICT.
+    pub scorers: Option<Scorers>,
     pub source_names: Arc<[String]>,
 }
 
@@ -118,7 +122,8 @@ impl<'scope> Builder<'scope, '_> {
                 self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
             }
             Op::Lookup { parts, .. } => self.lookup(&name, node, parts, &inputs)?,
-            Op::Predict { .. } | Op::Drift { .. } => return Err(Error::internal(format!("{name}: not rendered yet"))),
+            Op::Predict { calls } => self.predict(&name, node, calls, &inputs[0])?,
+            Op::Drift { .. } => return Err(Error::internal(format!("{name}: not rendered yet"))),
         };
         let errors = inputs.into_iter().map(|input| input.errors).chain([own.errors]);
         Ok(Bundle { rows: own.rows, errors: self.scope.concatenate(errors) })
@@ -158,6 +163,19 @@ impl<'scope> Builder<'scope, '_> {
         let mut ports = vec![(inputs[0].clone(), route)];
         ports.extend(inputs[1..].iter().map(|input| (input.clone(), Route::Local)));
         Ok(self.stateful(name, ports, operator))
+    }
+
+    fn predict(&mut self, name: &str, node: &Node, calls: &[PredictCall], input: &Bundle<'scope>) -> Result<Bundle<'scope>> {
+        let with = self.with;
+        let left = with.plan.node(node.inputs[0]);
+        let scorers = with.scorers.as_ref().ok_or_else(|| Error::internal(format!("{name}: there are no threads for scoring")))?;
+        let scoring = Scoring::new(calls, &with.plan.models, node.schema.clone(), with.routes.clone(), with.metrics.clone())?;
+        let operator = Predict::new(name.to_string(), scoring, &left.schema, left.append_only, with.source_names.clone())?;
+        // A retracted row must reach the worker that remembers its scores.
+        let route = if left.append_only { Route::Local } else { Route::keys(&left.schema, &all_columns(&with.plan, node.inputs[0])) };
+        let (operator, state) = shared(operator);
+        self.states.push((name.to_string(), state));
+        Ok(offloaded_operator(self.scope, name, (input.rows.clone(), route), operator, scorers))
     }
 
     fn stateful(&mut self, name: &str, inputs: Vec<(Bundle<'scope>, Route)>, operator: impl StepOperator + Stateful + 'static) -> Bundle<'scope> {

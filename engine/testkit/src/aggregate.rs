@@ -35,8 +35,33 @@ pub fn aggregate(function: AggregateFunction, rows: usize, arguments: Option<&[V
         AggregateFunction::StddevPop => spread(&values, 0, f64::sqrt),
         AggregateFunction::BoolAnd => Value::Bool(values.iter().all(holds)),
         AggregateFunction::BoolOr => Value::Bool(values.iter().any(holds)),
-        AggregateFunction::Auc => unreachable!("auc takes labels too"),
+        AggregateFunction::Auc => unreachable!("auc has a function of its own"),
     })
+}
+
+/// The area under the ROC curve: over all pairs of a true and a false row, 1 where the true one scores higher and half where they tie.
+/// `rows` are scores and labels; a row with a NULL of either does not count.
+pub fn auc(rows: &[(Value, Value)]) -> Value {
+    let scores = |label: bool| -> Vec<f64> {
+        let of_label = rows.iter().filter(|row| row.1 == Value::Bool(label) && !row.0.is_null());
+        of_label.map(|row| float(&row.0)).collect()
+    };
+    let (trues, falses) = (scores(true), scores(false));
+    if trues.is_empty() || falses.is_empty() {
+        return Value::Null;
+    }
+    let mut halves = 0u64;
+    for high in &trues {
+        for low in &falses {
+            halves += match (high.is_nan(), low.is_nan()) {
+                (true, true) => 1,
+                (true, false) => 2,
+                (false, true) => 0,
+                (false, false) => u64::from(high >= low) + u64::from(high > low),
+            };
+        }
+    }
+    Value::Float(halves as f64 / (2 * trues.len() * falses.len()) as f64)
 }
 
 /// The type of an aggregate before any expression over it, as core's plan says.

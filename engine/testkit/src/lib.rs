@@ -8,16 +8,19 @@
 //! | [`interpreter`] | what any node of any plan must contain at any epoch |
 //! | [`generate`] | seeded input with everything that goes wrong in it |
 //! | [`memory`] | sources and sinks in memory |
+//! | [`control`] | a control plane with known decisions |
 //! | [`compare`] | multisets of rows, and the smallest input on which they differ |
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
 pub mod compare;
+pub mod control;
 pub mod generate;
 pub mod interpreter;
 pub mod lives;
 pub mod memory;
 pub mod model;
 
+pub use control::ScriptedControl;
 pub use interpreter::{Assigned, InputRow, Interpreter, assign_epochs};
 pub use memory::{MemoryConnectors, RawRecord};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use freshet_core::{AggregateCall, Comparison, Epoch, EventTime, NodeId, Op, TemporalBound, Value};
 
-use crate::aggregate::aggregate;
+use crate::aggregate::{aggregate, auc};
 use crate::interpreter::evaluate::{Verdict, batch_of_row, evaluate, event_time_of, judge};
 use crate::interpreter::history::{Interpreter, Row};
 
@@ -77,7 +77,8 @@ impl Interpreter {
                 }
             }
             Op::Feature { spec, .. } => self.feature_errors(node, spec, t).into_iter().for_each(|error| count(error, 1)),
-            Op::Source { .. } | Op::TemporalFilter { .. } | Op::Union | Op::Lookup { .. } | Op::Predict { .. } | Op::Drift { .. } => {}
+            Op::Predict { calls } => self.predict_errors(node, calls, t).into_iter().for_each(|error| count(error, 1)),
+            Op::Source { .. } | Op::TemporalFilter { .. } | Op::Union | Op::Lookup { .. } | Op::Drift { .. } => {}
         }
         errors
     }
@@ -157,6 +158,11 @@ impl Interpreter {
                 let field = schema.field(keys.len() + index);
                 let counted: Vec<&&Row> = rows.iter().filter(|row| call.filter.is_none_or(|filter| row[filter] == Value::Bool(true))).collect();
                 let arguments: Option<Vec<Value>> = call.argument.map(|argument| counted.iter().map(|row| row[argument].clone()).collect());
+                if let (Some(argument), Some(label)) = (call.argument, call.label) {
+                    let scored: Vec<(Value, Value)> = counted.iter().map(|row| (row[argument].clone(), row[label].clone())).collect();
+                    out.push(auc(&scored));
+                    continue;
+                }
                 match aggregate(call.function, counted.len(), arguments.as_deref(), call.distinct, field.data_type()) {
                     Ok(value) => out.push(value),
                     Err(error) => return Err(NodeError { field: field.name().clone(), message: error.to_string(), row: key }),

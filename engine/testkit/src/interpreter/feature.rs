@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use freshet_core::{Epoch, EventTime, FeatureSpec, LatestSpec, LookupPart, NodeId, Op, ReadPoint, RollingSpec, Status, Value};
+use freshet_core::{Epoch, EventTime, FeatureSpec, LatestSpec, LookupPart, LookupTime, NodeId, Op, ReadPoint, RollingSpec, Status, Value};
 
 use crate::aggregate::{aggregate, aggregate_type};
 use crate::interpreter::content::{NodeError, pick};
@@ -171,15 +171,26 @@ impl Interpreter {
         index
     }
 
-    /// C1b: each left row that enters at t is answered at (t, t), and keeps the answer until it leaves.
-    pub(super) fn lives_of_lookup(&self, node: NodeId, parts: &[LookupPart]) -> Vec<Life<Row>> {
+    /// C1b: each left row that enters at t is answered at (t, t), and keeps the answer until it leaves. In hindsight (T4): at q of its time
+    /// column, or of its epoch, by everything that ever arrived and stayed; a row without a time finds nothing.
+    pub(super) fn lives_of_lookup(&self, node: NodeId, parts: &[LookupPart], at: LookupTime) -> Vec<Life<Row>> {
         let inputs = &self.plan.node(node).inputs;
+        let schema = &self.plan.node(inputs[0]).schema;
+        let point_of = |life: &Life<Row>| match at {
+            LookupTime::Now => Some(ReadPoint::at(life.entered)),
+            LookupTime::EventTime { column: None } => Some(ReadPoint { q: life.entered, s: Epoch::MAX }),
+            LookupTime::EventTime { column: Some(column) } => {
+                let time = event_time_of(&life.row[column], schema.field(column).data_type())?;
+                Some(ReadPoint { q: time.epoch_ceil(), s: Epoch::MAX })
+            }
+        };
         let answered = |life: &Life<Row>| {
+            let point = point_of(life);
             let mut row = life.row.clone();
             let (mut statuses, mut e_last) = (Vec::new(), None);
             for (part, view) in parts.iter().zip(&inputs[1..]) {
-                let key = pick(&life.row, &part.keys);
-                let answer = self.lookup(*view, &key, ReadPoint::at(life.entered));
+                let key = if point.is_some() { pick(&life.row, &part.keys) } else { vec![Value::Null; part.keys.len()] };
+                let answer = self.lookup(*view, &key, point.unwrap_or(ReadPoint::at(life.entered)));
                 row.extend(part.columns.iter().map(|column| lookup_cell(&key, &answer, *column)));
                 statuses.push(answer.status);
                 e_last = e_last.max(answer.e_last);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use arrow::array::RecordBatch;
-use freshet_core::{Epoch, NodeId, Op, Plan, Value};
+use freshet_core::{ControlRecord, Epoch, NodeId, Op, Plan, Value};
 
 use crate::interpreter::InputRow;
 use crate::interpreter::content::{Bag, Mapped};
@@ -24,6 +24,8 @@ pub struct Interpreter {
     /// Per source: every epoch at which it delivers input.
     pub(super) input_epochs: Vec<Vec<Epoch>>,
     end: Epoch,
+    /// In the order of their epochs.
+    pub(super) records: Vec<ControlRecord>,
     lives: RefCell<BTreeMap<NodeId, Rc<Vec<Life<Row>>>>>,
     pub(super) mapped: RefCell<BTreeMap<(NodeId, Row), Mapped>>,
     pub(super) keys: RefCell<BTreeMap<NodeId, Rc<KeyIndex>>>,
@@ -39,6 +41,7 @@ impl Interpreter {
             unmatched: Vec::new(),
             input_epochs: Vec::new(),
             end: Epoch::ZERO,
+            records: Vec::new(),
             lives: RefCell::default(),
             mapped: RefCell::default(),
             keys: RefCell::default(),
@@ -109,7 +112,8 @@ impl Interpreter {
         let found = match &self.plan.node(node).op {
             Op::Source { source } => self.sources[*source].clone(),
             Op::Project { .. } | Op::Filter { .. } | Op::Union => Rc::new(self.lives_row_by_row(node)),
-            Op::Lookup { parts, .. } => Rc::new(self.lives_of_lookup(node, parts)),
+            Op::Lookup { parts, at } => Rc::new(self.lives_of_lookup(node, parts, *at)),
+            Op::Predict { calls } => Rc::new(self.lives_of_predict(node, calls)),
             _ => Rc::new(self.lives_by_content(node)),
         };
         self.lives.borrow_mut().insert(node, found.clone());

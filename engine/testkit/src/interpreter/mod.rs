@@ -5,6 +5,7 @@
 //! | `input.rs` | which epoch each record enters at |
 //! | `content.rs` | the rows of a node at an epoch |
 //! | `feature.rs` | what a feature view answers at (q, s) |
+//! | `predict.rs` | what a PREDICT gives each row |
 //! | `history.rs` | when each row of a node entered and left |
 //! | `instants.rs` | the epochs at which a node may change |
 //! | `evaluate.rs` | expressions on one row |
@@ -15,6 +16,7 @@ mod feature;
 mod history;
 mod input;
 mod instants;
+mod predict;
 
 pub use content::{Content, NodeError};
 pub use evaluate::event_time_of;

@@ -52,6 +52,9 @@ struct RunArgs {
     /// Show progress even if stderr is no terminal
     #[arg(long)]
     progress: bool,
+    /// A query whose row the progress line ends with
+    #[arg(long, value_name = "SQL")]
+    watch: Option<String>,
     /// Settings file [default: freshet.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -134,8 +137,8 @@ fn dispatch(command: Command) -> Outcome {
     match command {
         Command::Run(arguments) => {
             let config = Config::load(arguments.config.as_deref(), arguments.settings).map_err(Failure::wrong)?;
-            let RunArgs { paths, variables, keep, progress, .. } = arguments;
-            crate::node::run(RunOptions { paths, variables, keep, progress, config })
+            let RunArgs { paths, variables, keep, progress, watch, .. } = arguments;
+            crate::node::run(RunOptions { paths, variables, keep, progress, watch, config })
         }
         Command::Sql(SqlArgs { query, address, file, format }) => crate::shell::run(SqlOptions { query, address, file, format }),
         Command::Features(FeaturesCommand::Get(FeaturesArgs { service, keys, address, mode, as_of, format })) => {

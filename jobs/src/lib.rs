@@ -8,7 +8,7 @@
 //! | `scripts.rs` | paths to scripts |
 //! | `node.rs` | `freshet run`: THE wiring |
 //! | `queries.rs` | SQL behind the servers |
-//! | `progress.rs` | the live line on the terminal |
+//! | `progress.rs`, `watch.rs` | the live line on the terminal |
 //! | `client.rs`, `shell.rs`, `features.rs` | `freshet sql` and `freshet features get`, over Flight |
 //! | `rows.rs` | answers as table, JSON or CSV |
 //! | `explain.rs` | `freshet explain` |
@@ -28,6 +28,7 @@ mod rows;
 mod scripts;
 mod shell;
 mod test;
+mod watch;
 
 pub use cli::main;
 pub use exit::abort_on_panic;

@@ -22,6 +22,7 @@ use crate::progress::{Progress, resumption, summary};
 use crate::queries::PipelineQueries;
 use crate::rows::{RowFormat, format_rows};
 use crate::scripts::{read_scripts, variables};
+use crate::watch::Watched;
 
 /// DESIGN: exit within 10 s of a signal; the servers need a part of it.
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(9);
@@ -34,6 +35,8 @@ pub struct RunOptions {
     pub variables: Vec<String>,
     pub keep: bool,
     pub progress: bool,
+    /// A query whose row ends the line of progress.
+    pub watch: Option<String>,
     pub config: Config,
 }
 
@@ -60,13 +63,14 @@ async fn serve(name: &str, program: Program, options: &RunOptions) -> Outcome {
     let engine = start_engine(program, &options.config).await?;
     let reader = engine.reader();
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
+    let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
     let server = Server::start(listeners, name, reader.clone(), queries.clone());
     announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}"));
     if let Some(line) = resumption(&reader.status(), &options.config.data_dir) {
         eprintln!("{line}");
     }
     let watch = Watch::start(engine);
-    let mut progress = Progress::new(options.progress);
+    let mut progress = Progress::new(options.progress, watched);
     let (engine, end) =
         supervise(watch, &mut signals, progress.as_mut(), &reader, &server, options.keep, || finished(&selects, queries.as_ref(), &reader, started))
             .await?;

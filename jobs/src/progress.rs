@@ -1,11 +1,13 @@
-//! The live line of a run. In: the pipeline's status, a few times a second. Out: on a terminal one line that is written over, elsewhere a
-//! line every few seconds.
+//! The live line of a run. In: the pipeline's status, a few times a second, and what is watched beside it. Out: on a terminal one line that
+//! is written over, elsewhere a line every few seconds.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use freshet_core::PipelineStatus;
 use freshet_serving::epoch_date;
+
+use crate::watch::Watched;
 
 /// How often the line is written: often enough to look alive, and now and then in a log.
 const EVERY_ON_TERMINAL: Duration = Duration::from_millis(250);
@@ -15,13 +17,14 @@ pub struct Progress {
     terminal: bool,
     shown: bool,
     started: Instant,
+    watched: Watched,
 }
 
 impl Progress {
     /// None if nobody looks: stderr is no terminal and `wanted` is false.
-    pub fn new(wanted: bool) -> Option<Progress> {
+    pub fn new(wanted: bool, watched: Watched) -> Option<Progress> {
         let terminal = std::io::stderr().is_terminal();
-        (terminal || wanted).then(|| Progress { terminal, shown: false, started: Instant::now() })
+        (terminal || wanted).then(|| Progress { terminal, shown: false, started: Instant::now(), watched })
     }
 
     pub fn every(&self) -> Duration {
@@ -29,10 +32,13 @@ impl Progress {
     }
 
     pub fn show(&mut self, status: &PipelineStatus, events_per_second: f64) {
-        let line = line(status, self.started.elapsed(), events_per_second);
+        let mut texts = vec![line(status, self.started.elapsed(), events_per_second)];
+        texts.extend(self.watched.texts());
+        let line = texts.join(" · ");
         let mut out = std::io::stderr().lock();
+        // Line wrap is off meanwhile: a line longer than the terminal is cut, for a wrapped one cannot be written over.
         // A terminal that is gone is no reason to stop the pipeline.
-        let _ = if self.terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
+        let _ = if self.terminal { write!(out, "\r\x1b[2K\x1b[?7l{line}\x1b[?7h") } else { writeln!(out, "{line}") };
         let _ = out.flush();
         self.shown = true;
     }
@@ -45,13 +51,25 @@ impl Progress {
     }
 }
 
-/// `1,018,758 events · 2013-12-31 23:59 · 123,456/s · 12 s`.
+/// `1,018,758 events · 2013-12-31 23:59 · 123,456/s · 12 s · finished · arrival_delay v7 · 11 runs, 7 promoted`.
 fn line(status: &PipelineStatus, elapsed: Duration, events_per_second: f64) -> String {
     let closed = status.views.iter().map(|view| view.closed).min().flatten().unwrap_or(status.epoch);
     let date = epoch_date(closed).map_or_else(|| "no date yet".to_string(), |date| date[..16].replace('T', " "));
     let waiting = status.sources.iter().filter(|source| !source.ended).count();
     let state = if status.finished { "finished".to_string() } else { format!("{waiting} of {} sources open", status.sources.len()) };
-    format!("{} events · {date} · {}/s · {} s · {state}", grouped(status.events), grouped(events_per_second as u64), elapsed.as_secs())
+    let mut line =
+        format!("{} events · {date} · {}/s · {} s · {state}", grouped(status.events), grouped(events_per_second as u64), elapsed.as_secs());
+    for model in &status.models {
+        let live = model.live.map_or_else(|| "no version yet".to_string(), |version| format!("v{version}"));
+        line.push_str(&format!(" · {} {live}", model.name));
+    }
+    for job in &status.jobs {
+        line.push_str(&format!(" · {} runs, {} promoted", job.runs, job.promoted));
+        if let Some(since) = job.running.and_then(epoch_date) {
+            line.push_str(&format!(", training as of {}", &since[..10]));
+        }
+    }
+    line
 }
 
 /// Says that a run does not begin at the beginning, so that nobody wonders where the events went.
@@ -95,7 +113,7 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use freshet_core::{Epoch, SourceStatus, ViewStatus};
+    use freshet_core::{Epoch, JobStatus, ModelStatus, SourceStatus, ViewStatus};
 
     use super::*;
 
@@ -109,5 +127,18 @@ mod tests {
         };
         assert_eq!(line(&status, Duration::from_secs(12), 1234.0), "1,018,758 events · 2013-01-01 10:00 · 1,234/s · 12 s · 1 of 1 sources open");
         assert_eq!(summary(&status, Duration::from_secs(10)), "1,018,758 events in 10.0 s (101,875/s)\nsource rides: 2 dead letters: not JSON\n");
+    }
+
+    #[test]
+    fn models_and_jobs_tell_what_is_live_and_what_runs() {
+        let mut status = PipelineStatus {
+            models: vec![ModelStatus { name: "delay".into(), ..ModelStatus::default() }],
+            jobs: vec![JobStatus { name: "retrain".into(), runs: 2, promoted: 1, running: Some(Epoch(1_357_034_400_000)) }],
+            ..PipelineStatus::default()
+        };
+        let text = |status: &PipelineStatus| line(status, Duration::ZERO, 0.0);
+        assert!(text(&status).ends_with(" · delay no version yet · 2 runs, 1 promoted, training as of 2013-01-01"), "{}", text(&status));
+        (status.models[0].live, status.jobs[0].running) = (Some(3), None);
+        assert!(text(&status).ends_with(" · delay v3 · 2 runs, 1 promoted"), "{}", text(&status));
     }
 }

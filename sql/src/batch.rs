@@ -48,6 +48,7 @@ fn evaluate_here(program: &Program, view: &str, tables: &BTreeMap<String, Record
 fn plan_of(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>, at: Epoch) -> Result<LogicalPlan> {
     let services = program.plan.services.iter().map(|service| (service.name.clone(), service.clone())).collect();
     let mut catalog = Catalog::new(services);
+    program.plan.models.iter().for_each(|model| catalog.add_model(model.clone()));
     for source in &program.plan.sources {
         let rows = tables.get(&source.name).cloned().into_iter().collect();
         catalog.relations.insert(source.name.clone(), memory_table(source.schema.clone(), rows)?);
@@ -139,7 +140,7 @@ fn refuse_lookups(plan: &LogicalPlan, view: &str) -> Result<()> {
     })
     .map_err(|error| Error::internal(error.strip_backtrace()))?;
     if found {
-        return Err(Error::invalid(format!("{view} looks features up, which is a fact about each row's own epoch; give its content in `tables`")));
+        return Err(Error::invalid(format!("{view} looks features up or predicts, which is a fact about each row's own epoch; give its content in `tables`")));
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use crate::context::Catalog;
 use crate::fold::fold_lookups;
 use crate::now::{mentions_now, readable};
 use crate::optimise::{analyse, optimise};
+use crate::predict::{bind_predictions, first_prediction};
+use crate::prediction::place_predictions;
 use crate::refusal::{Refusal, Result};
 
 /// `collect_spans` puts places into errors; VARCHAR stays Utf8; decimal literals would cut DOUBLE columns and panic on 1e3.
@@ -25,11 +27,17 @@ pub(crate) fn parser_options() -> ParserOptions {
     }
 }
 
-/// The plan as written: names resolved, types not yet coerced.
+/// The plan as written: names resolved, predictions in nodes of their own, types not yet coerced.
 pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan> {
-    let folded = fold_lookups(query.clone(), &catalog.services);
+    let mut bound = query.clone();
+    let predicts = first_prediction(query).is_some();
+    if predicts {
+        bind_predictions(&mut bound, catalog)?;
+    }
+    let folded = fold_lookups(bound, &catalog.services);
     let planner = SqlToRel::new_with_options(catalog, parser_options());
-    planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))?;
+    if predicts { place_predictions(plan, catalog).map_err(|refusal| placed(refusal, query)) } else { Ok(plan) }
 }
 
 /// The plan that lowering takes.

@@ -129,9 +129,6 @@ impl Visitor for Check<'_> {
                     .help("derive it from a column: md5(id), for example")
                     .at(function.name.span()),
             ),
-            name @ ("predict" | "model_version") => {
-                stop(Refusal::new(format!("{} is not supported yet", name.to_uppercase())).at(function.name.span()))
-            }
             _ => ControlFlow::Continue(()),
         }
     }

@@ -14,9 +14,10 @@ use datafusion::logical_expr::{
     Volatility, WindowUDF,
 };
 use datafusion::sql::sqlparser::ast;
-use freshet_core::ServiceDef;
+use freshet_core::{ModelDef, ServiceDef};
 
 use crate::error::nearest;
+use crate::prediction::function_named;
 use crate::relation::LookupPlanner;
 
 /// The type of now() and of TIMESTAMP without a precision (C4b).
@@ -59,6 +60,8 @@ impl TableSource for Relation {
 pub(crate) struct Catalog {
     pub relations: BTreeMap<String, Arc<dyn TableSource>>,
     pub services: Arc<BTreeMap<String, ServiceDef>>,
+    /// In the order of the plan's list.
+    models: Arc<Vec<ModelDef>>,
     options: ConfigOptions,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
 }
@@ -84,7 +87,7 @@ impl Catalog {
         // An incremental plan needs scalar subqueries as joins; that they have one row is checked when lowering.
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(LookupPlanner::new(services.clone()))];
-        Catalog { relations: BTreeMap::new(), services, options, relation_planners }
+        Catalog { relations: BTreeMap::new(), services, models: Arc::default(), options, relation_planners }
     }
 
     pub fn add(&mut self, name: &str, relation: Relation) {
@@ -94,6 +97,19 @@ impl Catalog {
     pub fn add_service(&mut self, service: ServiceDef) {
         Arc::make_mut(&mut self.services).insert(service.name.clone(), service);
         self.relation_planners = vec![Arc::new(LookupPlanner::new(self.services.clone()))];
+    }
+
+    /// Becomes the next model of the plan, too: a model is known by its index there.
+    pub fn add_model(&mut self, model: ModelDef) {
+        Arc::make_mut(&mut self.models).push(model);
+    }
+
+    pub fn models(&self) -> &[ModelDef] {
+        &self.models
+    }
+
+    pub fn model(&self, name: &str) -> Option<(usize, &ModelDef)> {
+        self.models.iter().enumerate().find(|(_, model)| model.name == name)
     }
 
     pub fn options(&self) -> &ConfigOptions {
@@ -224,7 +240,7 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        Functions::get().scalar.get(name).cloned()
+        Functions::get().scalar.get(name).cloned().or_else(|| function_named(name, &self.models).map(Arc::new))
     }
 
     fn get_higher_order_meta(&self, _: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -19,6 +19,8 @@ mod optimise;
 mod options;
 pub mod parse;
 mod pipeline;
+mod predict;
+mod prediction;
 mod print;
 pub mod query;
 mod refusal;

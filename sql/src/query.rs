@@ -22,6 +22,7 @@ use crate::error::SqlError;
 use crate::execute::{execute, memory_table, with_now};
 use crate::optimise::analyse;
 use crate::parse::parse_query;
+use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
 use crate::relation::service_input;
 
@@ -75,6 +76,7 @@ pub(crate) fn check(query: &Query, plan: &Plan) -> Result<()> {
 }
 
 fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef]) -> Result<Planned> {
+    refuse_predictions(&query, "scores rows as they come, not when they are read")?;
     let mut catalog = Catalog::default();
     for view in views {
         catalog.add(&view.name, Relation::stored(view.schema.clone()));

@@ -206,12 +206,12 @@ impl RelationPlanner for LookupPlanner {
     }
 }
 
-/// `errors(v)`, `dead_letters(s)`, `late(s)` as the quoted name under which they can be read.
+/// `errors(v)`, `dead_letters(s)`, `late(s)`, `versions(model)`, `runs(job)` as the quoted name under which they can be read.
 fn system_table(name: &ast::ObjectName, arguments: &ast::TableFunctionArgs) -> Option<ast::ObjectName> {
     let [ast::ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return None };
     let [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Identifier(of)))] = arguments.args.as_slice() else { return None };
     let function_name = normal(function);
-    if !["errors", "dead_letters", "late"].contains(&function_name.as_str()) {
+    if !["errors", "dead_letters", "late", "versions", "runs"].contains(&function_name.as_str()) {
         return None;
     }
     Some(ast::ObjectName::from(vec![ast::Ident { value: format!("{function_name}({})", normal(of)), quote_style: Some('"'), span: function.span }]))

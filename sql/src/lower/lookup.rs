@@ -8,14 +8,17 @@ use freshet_core::{LookupPart, NodeId, Op, ServiceColumn, ServiceDef};
 
 use super::Lowering;
 use super::project::column;
+use crate::prediction::Prediction;
 use crate::refusal::{Refusal, Result};
 use crate::relation::{FeatureLookup, service_input};
 
 impl Lowering<'_> {
     pub(super) fn extension(&mut self, extension: &Extension) -> Result<NodeId> {
-        match extension.node.as_any().downcast_ref::<FeatureLookup>() {
-            Some(lookup) => self.lookup(lookup),
-            None => Err(Refusal::new(format!("{} is no node of Freshet", extension.node.name()))),
+        let node = extension.node.as_any();
+        match (node.downcast_ref::<FeatureLookup>(), node.downcast_ref::<Prediction>()) {
+            (Some(lookup), _) => self.lookup(lookup),
+            (None, Some(prediction)) => self.predict(prediction),
+            (None, None) => Err(Refusal::new(format!("{} is no node of Freshet", extension.node.name()))),
         }
     }
 

@@ -7,6 +7,7 @@ mod join;
 mod lookup;
 mod lowering;
 mod output;
+mod predict;
 mod project;
 mod scan;
 mod union;

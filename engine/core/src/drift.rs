@@ -89,10 +89,25 @@ pub struct Reference {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Ascending, distinct.
+    #[serde(with = "exact")]
     pub edges: Vec<f64>,
     /// One more than edges.
     pub counts: Vec<u64>,
     pub nulls: u64,
+}
+
+/// Floats as text: a JSON reader may miss the last bit of a number, and values that lie on an edge would change their bin.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+        let texts: Vec<String> = Vec::deserialize(deserializer)?;
+        texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    }
 }
 
 /// Ten bins: what practice calls PSI, and what its thresholds are for.

@@ -10,6 +10,7 @@
 //! | `queries.rs` | SQL behind the servers |
 //! | `progress.rs`, `watch.rs` | the live line on the terminal |
 //! | `client.rs`, `shell.rs`, `features.rs` | `freshet sql` and `freshet features get`, over Flight |
+//! | `retrain/` | retraining jobs: the control plane, training data, trainers, validation |
 //! | `rows.rs` | answers as table, JSON or CSV |
 //! | `explain.rs` | `freshet explain` |
 //! | `test/` | `freshet test`: sqllogictest files and pipeline fixtures in an embedded engine |
@@ -24,6 +25,7 @@ mod features;
 mod node;
 mod progress;
 mod queries;
+mod retrain;
 mod rows;
 mod scripts;
 mod shell;

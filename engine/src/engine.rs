@@ -54,7 +54,7 @@ impl Engine {
         let plan = Arc::new(plan);
         let names: Arc<[String]> = plan.sources.iter().map(|source| source.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names));
-        let progress = Arc::new(Progress::new(plan.views.len() + plan.sinks.len(), config.history_ms));
+        let progress = Arc::new(Progress::new(&plan, config.history_ms));
         let stores = open_stores(&plan)?;
         let logs = open_logs(&plan)?;
         let (checkpointer, restore) = open_checkpoints(&plan, &config)?;

@@ -44,20 +44,23 @@ pub fn run(
         rendered.inputs.iter_mut().for_each(|input| input.advance_to(next));
     }
     ready();
+    // Steps that something beside models works on, and how far everything was handed out.
     let mut open: VecDeque<Epoch> = VecDeque::new();
+    let mut fed: Option<Epoch> = None;
     let mut reported = Instant::now();
     loop {
         publish(&rendered, &shared.progress, metrics);
-        let settled = shared.progress.settled();
-        while open.front().is_some_and(|end| *end < settled) {
+        let flowing = shared.progress.flowing();
+        while open.front().is_some_and(|end| *end < flowing) {
             open.pop_front();
         }
+        let idle = fed.is_none_or(|end| end < shared.progress.settled());
         if reported.elapsed() > REPORT {
             report(&rendered, shared, worker.index(), metrics);
             reported = Instant::now();
         }
         let command = match open.len() {
-            0 => commands.next(Some(IDLE)),
+            0 if idle => commands.next(Some(IDLE)),
             open if open < OPEN_STEPS => commands.next(None),
             _ => None,
         };
@@ -66,6 +69,7 @@ pub fn run(
                 feed(&mut rendered, end, batches);
                 shared.progress.settle_unwatched(end.next());
                 open.push_back(end);
+                fed = Some(end);
             }
             Some(Command::Checkpoint(reply)) => {
                 let parts = checkpoint(&rendered, worker.index(), worker.peers());
@@ -75,7 +79,7 @@ pub fn run(
             Some(Command::Stop) => return Ok(()),
             None => {}
         }
-        worker.step_or_park(Some(if open.is_empty() { Duration::ZERO } else { Duration::from_micros(100) }));
+        worker.step_or_park(Some(if idle { Duration::ZERO } else { Duration::from_micros(100) }));
     }
 }
 
@@ -89,14 +93,14 @@ fn feed(rendered: &mut Rendered, end: Epoch, batches: Vec<(usize, Batch)>) {
 }
 
 fn publish(rendered: &Rendered, progress: &Progress, metrics: &Metrics) {
-    let before = progress.settled();
+    let before = (progress.settled(), progress.flowing());
     for (view, probe) in rendered.probes.iter().enumerate() {
         if let Some(frontier) = probe.with_frontier(|frontier| frontier.first().copied()) {
             progress.advance(view, Epoch(frontier));
         }
     }
     progress.settle();
-    if progress.settled() != before {
+    if (progress.settled(), progress.flowing()) != before {
         metrics.notify();
     }
 }

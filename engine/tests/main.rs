@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod control;
+mod offload;
 mod oracle;
 #[path = "../testkit/tests/plans.rs"]
 #[allow(dead_code)]

@@ -23,7 +23,7 @@ pub use ingest::{Ingest, SourceInput};
 pub use offload::{Desk, Scorers, Work};
 pub use pace::Pace;
 pub use partition::SourceOffset;
-pub use progress::Progress;
+pub use progress::{Progress, entries};
 pub use reader::{EngineReader, sources_of_views};
 pub use routes::{Routes, Version};
 pub use start::{Command, Commands, Part, Running, Stop, start_workers, text_of};

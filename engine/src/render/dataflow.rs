@@ -10,11 +10,11 @@ use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::{FeatureStore, Progress, Routes, Scorers, SinkQueue, ViewLog};
+use crate::bridge::{FeatureStore, Progress, Routes, Scorers, SinkQueue, ViewLog, entries};
 use crate::edge::{EdgeBuilder, owner_of};
 use crate::metrics::Metrics;
 use crate::operators::{
-    Aggregate, Bundle, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink, filter,
+    Aggregate, Bundle, Drift, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink, filter,
     map_batches, offloaded_operator, project, shared, step_operator,
 };
 use crate::render::{error_view, operator_name};
@@ -41,7 +41,7 @@ pub struct Shared {
 pub struct Rendered {
     /// In the order of the plan's sources.
     pub inputs: Vec<InputHandle<u64, EdgeBuilder>>,
-    /// In the order of the plan's views, then its sinks.
+    /// In the order of the plan's views, then its sinks, then the entries of [`crate::bridge::entries`].
     pub probes: Vec<ProbeHandle<u64>>,
     pub states: Vec<(String, Rc<RefCell<dyn Stateful>>)>,
 }
@@ -123,7 +123,10 @@ impl<'scope> Builder<'scope, '_> {
             }
             Op::Lookup { parts, .. } => self.lookup(&name, node, parts, &inputs)?,
             Op::Predict { calls } => self.predict(&name, node, calls, &inputs[0])?,
-            Op::Drift { .. } => return Err(Error::internal(format!("{name}: not rendered yet"))),
+            Op::Drift { spec } => {
+                let operator = Drift::new(&name, spec.clone(), schema_of(0), self.with.routes.clone())?;
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), &[]))], operator)
+            }
         };
         let errors = inputs.into_iter().map(|input| input.errors).chain([own.errors]);
         Ok(Bundle { rows: own.rows, errors: self.scope.concatenate(errors) })
@@ -212,6 +215,11 @@ impl<'scope> Builder<'scope, '_> {
             let only = owner_of(0, self.peers) == self.worker;
             let end = ToSink::new(only.then(|| queue.clone()), schema.clone())?;
             step_operator(self.scope, &format!("sink {}", sink.name), vec![(rows, Route::keys(&schema, &[]))], end).rows.probe_with(&probe);
+            probes.push(probe);
+        }
+        for entry in entries(&plan) {
+            let probe = ProbeHandle::new();
+            self.bundles[entry.index()].rows.clone().probe_with(&probe);
             probes.push(probe);
         }
         Ok(probes)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use freshet_core::{
-    Blobs, Connectors, Control, Error, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes, runs_schema, versions_schema,
+    Blobs, ClockKind, Connectors, Control, Error, LookupTime, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes,
+    runs_schema, versions_schema,
 };
 
 use crate::bridge::{
@@ -16,7 +17,7 @@ use crate::bridge::{
     start_workers,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, StepCut};
 use crate::edge::decode;
 use crate::metrics::Metrics;
 use crate::operators::error_schema;
@@ -44,6 +45,7 @@ impl Engine {
     /// As `start`, with a control plane that takes decisions and brings versions of models.
     pub fn start_with(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
         plan.validate()?;
+        check_hindsight(&plan, &config, control.is_some())?;
         let workers = config.workers.max(1);
         if workers > SHARDS {
             return Err(Error::invalid(format!(
@@ -174,6 +176,18 @@ impl Drop for Engine {
             let _ = running.join(|| self.metrics.failure().is_some());
         }
     }
+}
+
+/// A lookup in hindsight sees the end of the input from its beginning, so there must be one step and nothing before it.
+fn check_hindsight(plan: &Plan, config: &EngineConfig, decides: bool) -> Result<()> {
+    let hindsight = plan.nodes.iter().any(|node| matches!(node.op, Op::Lookup { at: LookupTime::EventTime { .. }, .. }));
+    let one_step = plan.clock == ClockKind::Event && config.cut == StepCut::All && config.data_dir.is_none() && !decides;
+    if hindsight && !one_step {
+        return Err(Error::internal(
+            "a lookup in hindsight needs the whole input in one step: clock = 'event', StepCut::All, no data directory and no control plane",
+        ));
+    }
+    Ok(())
 }
 
 /// Takes the data directory for this process. Errors: Invalid if another one has it, Unavailable if it cannot be made.

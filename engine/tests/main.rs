@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod control;
+mod drift;
+mod hindsight;
 mod offload;
 mod oracle;
 #[path = "../testkit/tests/plans.rs"]

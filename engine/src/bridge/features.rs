@@ -167,6 +167,27 @@ impl FeatureStore {
         Ok(())
     }
 
+    /// Moves everything that arrived up to `upto` to where it stays, and drops nothing: for lookups in hindsight, which see all arrivals at
+    /// any time of the past. Without it each of them would go through all late rows of its key.
+    pub fn fold_all(&self, owned: impl Fn(usize) -> bool, upto: Epoch) {
+        for (_, shard) in self.shards.iter().enumerate().filter(|(shard, _)| owned(*shard)) {
+            let mut guard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let shard = &mut *guard;
+            shard.folded = shard.folded.max(upto.next());
+            for state in shard.keys.values_mut() {
+                match (state, &self.kind) {
+                    (KeyState::Rolling(key), StoreKind::Rolling { layout, .. }) => {
+                        // Events in the order of time are appended, which is what a tree does best.
+                        key.overlay.sort_by_key(|event| event.time);
+                        key.fold(layout, Epoch::MAX, None);
+                    }
+                    (KeyState::Latest(key), _) => key.fold(Epoch::MAX, None, false),
+                    (KeyState::Rolling(_), StoreKind::Latest { .. }) => unreachable!("all keys of a store are of its kind"),
+                }
+            }
+        }
+    }
+
     /// Forgets keys of one shard that nobody can know any more (T18), so that silent keys do not stay for ever.
     pub fn sweep(&self, shard: usize, floors: Floors) {
         let Some(horizon) = self.horizon_ms else { return };

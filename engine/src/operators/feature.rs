@@ -27,6 +27,8 @@ pub struct Feature {
     worker: usize,
     peers: usize,
     next_sweep: usize,
+    /// Only lookups in hindsight read the store.
+    hindsight: bool,
     content: Option<Content>,
 }
 
@@ -47,15 +49,16 @@ impl Feature {
         progress: Arc<Progress>,
         (worker, peers): (usize, usize),
         schema: SchemaRef,
-        eager: bool,
+        (eager, hindsight): (bool, bool),
     ) -> Result<Feature> {
+        assert!(!(eager && hindsight), "content is read at every epoch");
         let content = if eager {
             let codec = KeyCodec::for_schema(&schema)?;
             Some(Content { schema, codec, timers: BTreeMap::new(), shown: ShardedMap::default() })
         } else {
             None
         };
-        Ok(Feature { store, progress, worker, peers, next_sweep: 0, content })
+        Ok(Feature { store, progress, worker, peers, next_sweep: 0, hindsight, content })
     }
 
     /// Content at epoch t is read here.
@@ -174,6 +177,9 @@ impl StepOperator for Feature {
         let floors = self.progress.floors();
         for batch in &batches {
             self.store.absorb(batch, floors).expect("the planner fixed the types of entity and time");
+        }
+        if self.hindsight {
+            self.store.fold_all(|shard| owner_of(shard, self.peers) == self.worker, upto);
         }
         for _ in 0..SWEEP_SHARDS {
             self.next_sweep = (self.next_sweep + 1) % SHARDS;

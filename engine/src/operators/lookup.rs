@@ -1,13 +1,15 @@
-//! FEATURES(…) FOR SYSTEM_TIME AS OF now(): left rows with the features of their entities at their own epoch (C1b).
+//! FEATURES(…) FOR SYSTEM_TIME AS OF now(): left rows with the features of their entities at their own epoch (C1b), or, for training
+//! sets in hindsight, at a time of theirs by everything that ever arrived (T4).
 //! In: left rows, and the feature views' outputs, whose frontiers say that the stores hold the step. Out: exactly one row per left row
 //! (T6). A retracted left row takes back exactly the answer it got.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, TimestampNanosecondArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampNanosecondArray};
+use arrow::compute::nullif;
 use arrow::datatypes::SchemaRef;
-use freshet_core::{Batch, Counts, Diffs, Epoch, EventTime, KeyCodec, LookupPart, ReadPoint, Result, Status};
+use freshet_core::{Batch, Counts, Diffs, Epoch, EventTime, KeyCodec, LookupPart, LookupTime, ReadPoint, Result, Status, event_times};
 
 use crate::bridge::FeatureStore;
 use crate::operators::{ErrorRows, Output, Stateful, StepOperator};
@@ -17,6 +19,7 @@ use crate::state::{Bytes, ShardedMap, put_bytes, put_u64};
 pub struct Lookup {
     name: String,
     parts: Vec<(LookupPart, Arc<FeatureStore>)>,
+    at: LookupTime,
     schema: SchemaRef,
     sources: Arc<[String]>,
     memory: Option<Memory>,
@@ -33,7 +36,7 @@ impl Lookup {
     /// `left` is the schema of the left side. Errors: Invalid for columns without order.
     pub fn new(
         name: String,
-        parts: Vec<(LookupPart, Arc<FeatureStore>)>,
+        (parts, at): (Vec<(LookupPart, Arc<FeatureStore>)>, LookupTime),
         (left, schema): (&SchemaRef, SchemaRef),
         left_append_only: bool,
         sources: Arc<[String]>,
@@ -43,19 +46,39 @@ impl Lookup {
         } else {
             Some(Memory { left_codec: KeyCodec::for_schema(left)?, output_codec: KeyCodec::for_schema(&schema)?, answers: ShardedMap::default() })
         };
-        Ok(Lookup { name, parts, schema, sources, memory })
+        Ok(Lookup { name, parts, at, schema, sources, memory })
     }
 
-    /// The output rows of these left rows, each at its own epoch.
+    /// The instant each row is answered for; None where it has no time.
+    fn points(&self, batch: &Batch) -> Result<Vec<Option<ReadPoint>>> {
+        let hindsight = |q| ReadPoint { q, s: Epoch::MAX };
+        Ok(match self.at {
+            LookupTime::Now => (0..batch.len()).map(|row| Some(ReadPoint::at(batch.epoch(row)))).collect(),
+            LookupTime::EventTime { column: None } => (0..batch.len()).map(|row| Some(hindsight(batch.epoch(row)))).collect(),
+            LookupTime::EventTime { column: Some(column) } => {
+                let times = event_times(batch.column(column))?;
+                times.into_iter().map(|time| time.map(|time| hindsight(time.epoch_ceil()))).collect()
+            }
+        })
+    }
+
+    /// The output rows of these left rows, each at its own instant.
     fn answer(&self, batch: &Batch, errors: &mut ErrorRows) -> Result<RecordBatch> {
         let rows = batch.len();
         let mut columns = batch.rows().columns().to_vec();
         let mut statuses = vec![Status::Present; rows];
         let mut last: Vec<Option<EventTime>> = vec![None; rows];
+        let points = self.points(batch)?;
+        let timeless: Option<BooleanArray> = points.iter().any(Option::is_none).then(|| points.iter().map(|point| Some(point.is_none())).collect());
         for (part, store) in &self.parts {
             let entity: Vec<ArrayRef> = part.keys.iter().map(|key| batch.column(*key).clone()).collect();
-            let keys = store.encode_keys(&entity)?;
-            let read = store.read(&entity, &keys, false, |row| ReadPoint::at(batch.epoch(row)));
+            let asked = match &timeless {
+                // At no time nothing is known, as of a key that is NULL (T7).
+                Some(timeless) => entity.iter().map(|column| nullif(column, timeless)).collect::<Result<Vec<_>, _>>()?,
+                None => entity.clone(),
+            };
+            let keys = store.encode_keys(&asked)?;
+            let read = store.read(&asked, &keys, false, |row| points[row].unwrap_or(ReadPoint::at(Epoch::ZERO)));
             let Ok(found) = read else { unreachable!("no store folds epochs of an open step") };
             for column in &part.columns {
                 columns.push(match column.checked_sub(entity.len()) {

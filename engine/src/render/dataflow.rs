@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use freshet_core::{Error, Format, LookupPart, Node, NodeId, Op, Plan, PredictCall, Result};
+use freshet_core::{Error, Format, LookupPart, LookupTime, Node, NodeId, Op, Plan, PredictCall, Result};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, Scope};
 use timely::worker::Worker;
@@ -14,8 +14,8 @@ use crate::bridge::{FeatureStore, Progress, Routes, Scorers, SinkQueue, ViewLog,
 use crate::edge::{EdgeBuilder, owner_of};
 use crate::metrics::Metrics;
 use crate::operators::{
-    Aggregate, Bundle, Drift, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink, filter,
-    map_batches, offloaded_operator, project, shared, step_operator,
+    Aggregate, Bundle, Drift, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink,
+    filter, map_batches, offloaded_operator, project, shared, step_operator,
 };
 use crate::render::{error_view, operator_name};
 
@@ -118,10 +118,11 @@ impl<'scope> Builder<'scope, '_> {
             Op::Feature { spec, eager } => {
                 let store = self.with.stores[&id].clone();
                 let route = Route::keys(schema_of(0), spec.entity());
-                let operator = Feature::new(store, self.with.progress.clone(), (self.worker, self.peers), node.schema.clone(), *eager)?;
+                let hindsight = !eager && is_read_in_hindsight_only(&plan, id);
+                let operator = Feature::new(store, self.with.progress.clone(), (self.worker, self.peers), node.schema.clone(), (*eager, hindsight))?;
                 self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
             }
-            Op::Lookup { parts, .. } => self.lookup(&name, node, parts, &inputs)?,
+            Op::Lookup { parts, at } => self.lookup(&name, node, (parts, *at), &inputs)?,
             Op::Predict { calls } => self.predict(&name, node, calls, &inputs[0])?,
             Op::Drift { spec } => {
                 let operator = Drift::new(&name, spec.clone(), schema_of(0), self.with.routes.clone())?;
@@ -145,7 +146,7 @@ impl<'scope> Builder<'scope, '_> {
         Ok(step_operator(self.scope, name, vec![(rows, Route::keys(&node.schema, &columns))], operator))
     }
 
-    fn lookup(&mut self, name: &str, node: &Node, parts: &[LookupPart], inputs: &[Bundle<'scope>]) -> Result<Bundle<'scope>> {
+    fn lookup(&mut self, name: &str, node: &Node, (parts, at): (&[LookupPart], LookupTime), inputs: &[Bundle<'scope>]) -> Result<Bundle<'scope>> {
         let plan = &self.with.plan;
         let left = plan.node(node.inputs[0]);
         let mut stores = Vec::new();
@@ -160,7 +161,7 @@ impl<'scope> Builder<'scope, '_> {
             stores.push((part.clone(), store.clone()));
         }
         let names = self.with.source_names.clone();
-        let operator = Lookup::new(name.to_string(), stores, (&left.schema, node.schema.clone()), left.append_only, names)?;
+        let operator = Lookup::new(name.to_string(), (stores, at), (&left.schema, node.schema.clone()), left.append_only, names)?;
         // A retracted row must reach the worker that remembers its answer; rows that stay may be answered where they are.
         let route = if left.append_only { Route::Local } else { Route::keys(&left.schema, &all_columns(plan, node.inputs[0])) };
         let mut ports = vec![(inputs[0].clone(), route)];
@@ -224,6 +225,11 @@ impl<'scope> Builder<'scope, '_> {
         }
         Ok(probes)
     }
+}
+
+fn is_read_in_hindsight_only(plan: &Plan, feature: NodeId) -> bool {
+    let mut readers = plan.nodes.iter().filter(|node| node.inputs.contains(&feature)).peekable();
+    readers.peek().is_some() && readers.all(|node| matches!(node.op, Op::Lookup { at: LookupTime::EventTime { .. }, .. }))
 }
 
 fn all_columns(plan: &Plan, node: NodeId) -> Vec<usize> {

@@ -10,7 +10,7 @@ pub use datafusion::sql::sqlparser::{
     ast::{DataType, Expr, Ident, Query},
     tokenizer::Span,
 };
-pub use freshet_core::{Encode, Format};
+pub use freshet_core::{DriftMethod, Encode, Format, Metric};
 
 /// Where something stands in the script. Equal to every other place, so that statements compare by meaning.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,10 @@ pub enum Stmt {
     CreateFeatureView(CreateFeatureView),
     CreateFeatureService(CreateFeatureService),
     CreateSink(CreateSink),
+    CreateModel(CreateModel),
+    CreateTrainingSet(CreateTrainingSet),
+    CreateDriftMonitor(CreateDriftMonitor),
+    CreateRetrainingJob(CreateRetrainingJob),
     Explain(Explain),
     Select(Box<Query>),
 }
@@ -177,6 +181,138 @@ pub struct CreateSink {
     pub from: Ident,
     pub options: Vec<OptionEntry>,
     pub encoding: Option<Encoding>,
+}
+
+/// `CREATE MODEL name INPUT … OUTPUT (column type, …) [FROM 'file'] [WITH (…)]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateModel {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub input: ModelInput,
+    pub outputs: Vec<Column>,
+    /// The file of version 1, relative to the pipeline's folder.
+    pub from: Option<Text>,
+    /// Of these names only: device, missing, on_version_change; with values that this build takes.
+    pub options: Vec<OptionEntry>,
+}
+
+/// What a model takes, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelInput {
+    /// The output list of a feature service.
+    Features(Ident),
+    Columns(Vec<Column>),
+}
+
+/// A string with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Text {
+    pub value: String,
+    pub place: Place,
+}
+
+/// `CREATE TRAINING SET name ID (c) TIME (c) LABEL (c) [WITH (mode = …)] AS query`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateTrainingSet {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub id: Ident,
+    pub time: Ident,
+    pub label: Ident,
+    /// Of the name mode only, `'as_served'` or `'event_time'`.
+    pub options: Vec<OptionEntry>,
+    pub query: Box<Query>,
+}
+
+impl CreateTrainingSet {
+    /// T4; `as_served` unless told otherwise.
+    pub fn mode(&self) -> freshet_core::TrainingMode {
+        match find_option(&self.options, "mode") {
+            Some(option) if option.value.text().eq_ignore_ascii_case("event_time") => freshet_core::TrainingMode::EventTime,
+            _ => freshet_core::TrainingMode::AsServed,
+        }
+    }
+}
+
+/// `CREATE DRIFT MONITOR name ON view (c, …) TIME (c) USING … REFERENCE MODEL m WINDOW i EVERY i [MIN ROWS n] [DRIFTED WHEN …]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateDriftMonitor {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub view: Ident,
+    pub columns: Vec<Ident>,
+    pub time: Ident,
+    pub methods: Vec<DriftMethod>,
+    pub model: Ident,
+    /// A multiple of `every`, which is not zero.
+    pub window: Duration,
+    pub every: Duration,
+    pub rows_min: Option<u64>,
+    /// At most one per method and column, which are the monitor's.
+    pub conditions: Vec<DriftedWhen>,
+}
+
+/// `method(column) > threshold [FOR n EVALUATIONS]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DriftedWhen {
+    pub method: DriftMethod,
+    pub column: Ident,
+    /// `>=` instead of `>`.
+    pub inclusive: bool,
+    /// Finite.
+    pub threshold: f64,
+    /// At least 1, which is also what its absence means.
+    pub evaluations: u32,
+}
+
+/// `CREATE RETRAINING JOB name FOR model TRAINING SET set … RUN COMMAND '…' … WHEN … ROLLOUT IMMEDIATE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateRetrainingJob {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub model: Ident,
+    pub training_set: Ident,
+    /// Longer than HOLDOUT and GAP together.
+    pub last: Duration,
+    pub holdout: Duration,
+    pub gap: Option<Duration>,
+    pub delay: Option<Duration>,
+    pub rows_min: Option<u64>,
+    pub command: Text,
+    /// Of these names only: timeout, heartbeat; lengths of time above zero.
+    pub options: Vec<OptionEntry>,
+    pub first_at: Option<Instant>,
+    /// At least one.
+    pub triggers: Vec<Trigger>,
+    pub cooldown: Option<Duration>,
+    pub validation: Option<Validate>,
+}
+
+/// `TIMESTAMP '…'`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instant {
+    /// As written.
+    pub text: String,
+    /// Since 1970, UTC; finer than a millisecond is rounded up.
+    pub ms: u64,
+}
+
+/// What starts a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trigger {
+    /// `DRIFT monitor`.
+    Drift(Ident),
+    /// `EVERY i SINCE LAST RUN`.
+    Every(Duration),
+}
+
+/// `VALIDATE metric ON HOLDOUT AGAINST champion [MARGIN x]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Validate {
+    pub metric: Metric,
+    /// Finite; 0 where the text has none.
+    pub margin: f64,
+    pub place: Place,
 }
 
 /// `EXPLAIN [(AST | PLAN | DATAFLOW | STATE)] statement-or-name`.
@@ -327,6 +463,10 @@ impl Stmt {
             Stmt::CreateFeatureView(_) => "CREATE FEATURE VIEW",
             Stmt::CreateFeatureService(_) => "CREATE FEATURE SERVICE",
             Stmt::CreateSink(_) => "CREATE SINK",
+            Stmt::CreateModel(_) => "CREATE MODEL",
+            Stmt::CreateTrainingSet(_) => "CREATE TRAINING SET",
+            Stmt::CreateDriftMonitor(_) => "CREATE DRIFT MONITOR",
+            Stmt::CreateRetrainingJob(_) => "CREATE RETRAINING JOB",
             Stmt::Explain(_) => "EXPLAIN",
             Stmt::Select(_) => "SELECT",
         }
@@ -340,7 +480,11 @@ impl Stmt {
             | Stmt::CreateMaterializedView(CreateMaterializedView { name, .. })
             | Stmt::CreateFeatureView(CreateFeatureView { name, .. })
             | Stmt::CreateFeatureService(CreateFeatureService { name, .. })
-            | Stmt::CreateSink(CreateSink { name, .. }) => Some(name),
+            | Stmt::CreateSink(CreateSink { name, .. })
+            | Stmt::CreateModel(CreateModel { name, .. })
+            | Stmt::CreateTrainingSet(CreateTrainingSet { name, .. })
+            | Stmt::CreateDriftMonitor(CreateDriftMonitor { name, .. })
+            | Stmt::CreateRetrainingJob(CreateRetrainingJob { name, .. }) => Some(name),
             Stmt::Set(_) | Stmt::Explain(_) | Stmt::Select(_) => None,
         }
     }

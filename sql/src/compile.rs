@@ -13,6 +13,7 @@ use crate::explain::{self, ExplainOutput};
 use crate::parse::parse_script;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
+use crate::retraining::check_wall_clock;
 
 /// Planning recurses; a deep expression must not end the process.
 const STACK_BYTES: usize = 64 << 20;
@@ -69,7 +70,8 @@ fn reason_of(panic: &(dyn Any + Send)) -> String {
 
 fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connectors: &dyn Connectors) -> Result<Program, SqlError> {
     let mut pipeline = Pipeline::new(connectors);
-    let mut statements = Vec::new();
+    let mut statements: Vec<Statement> = Vec::new();
+    let mut files: Vec<&str> = Vec::new();
     let mut warnings = Vec::new();
     let mut wanted: Vec<(Explain, String, Location)> = Vec::new();
     let mut explains = Vec::new();
@@ -87,9 +89,15 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
             }
             warnings.extend(pipeline.take_warnings().into_iter().map(placed));
             statements.push(statement);
+            files.push(script.name.as_str());
         }
     }
     let settings = pipeline.settings();
+    if settings.clock == ClockKind::Wall {
+        for (statement, file) in statements.iter().zip(files) {
+            check_wall_clock(&statement.body).map_err(|refusal| refusal.into_error(file, statement.place.start()))?;
+        }
+    }
     let plan = pipeline.finish();
     plan.validate().map_err(|error| SqlError::new("", Location { line: 1, column: 1 }, format!("{error}; that is a bug of Freshet")))?;
     for (explain, file, start) in wanted {

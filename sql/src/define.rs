@@ -195,7 +195,7 @@ impl ServiceBuilder<'_> {
     }
 }
 
-fn fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Field>> {
+pub(crate) fn fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Field>> {
     let mut names = BTreeSet::new();
     let mut fields = Vec::with_capacity(columns.len());
     for column in columns {

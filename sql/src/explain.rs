@@ -4,10 +4,11 @@
 
 use std::fmt::Write;
 
-use freshet_core::{Node, Op, Plan, ServiceDef};
+use freshet_core::{Node, Op, Plan};
 
 use crate::ast::{Explain, ExplainKind, ExplainSubject, Statement, Stmt, normal_name};
-use crate::pipeline::{Pipeline, prune};
+use crate::part::part_of;
+use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
 
 /// One answer of EXPLAIN.
@@ -79,27 +80,6 @@ fn text_of(what: ExplainKind, plan: &Plan) -> String {
         ExplainKind::Dataflow => dataflow(plan, |_| true),
         ExplainKind::State => dataflow(plan, |node| state(node).is_some()),
     }
-}
-
-/// Only what the view, sink, source or service of this name needs.
-fn part_of(plan: &Plan, name: &str) -> Option<Plan> {
-    let mut part = plan.clone();
-    part.sinks.retain(|sink| sink.name == name);
-    let service: Option<ServiceDef> = plan.service(name).cloned();
-    let of_service = |view: &str| service.as_ref().is_some_and(|service| service.parts.iter().any(|part| part.view == view));
-    let from_sink: Vec<String> = part.sinks.iter().map(|sink| sink.from.clone()).collect();
-    part.views.retain(|view| view.name == name || of_service(&view.name) || from_sink.contains(&view.name));
-    part.services.retain(|service| service.name == name);
-    let mut roots = Vec::new();
-    for (index, node) in plan.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Source { source } if plan.sources[source].name == name) {
-            roots.push(freshet_core::NodeId(index as u32));
-        }
-    }
-    if part.views.is_empty() && part.sinks.is_empty() && roots.is_empty() {
-        return None;
-    }
-    Some(prune(part, &roots))
 }
 
 fn dataflow(plan: &Plan, shown: impl Fn(&Node) -> bool) -> String {

@@ -62,6 +62,36 @@ pub fn require_known(cursor: &Cursor, options: &[OptionEntry], known: &[&str]) -
     Ok(())
 }
 
+/// Errors: an option whose value is not one of `now`; those of `later` are still to come. Ignores case.
+pub fn require_value(cursor: &Cursor, option: &OptionEntry, now: &[&str], later: &[&str]) -> Result<()> {
+    let value = option.value.text().to_lowercase();
+    if now.contains(&value.as_str()) {
+        return Ok(());
+    }
+    let quoted: Vec<String> = now.iter().map(|word| format!("'{word}'")).collect();
+    let takes = format!("{} takes {}", option.name, quoted.join(" or "));
+    if later.contains(&value.as_str()) {
+        return Err(cursor.error_at(option.value_place, format!("{} = {} is not supported yet", option.name, option.value)).help(takes));
+    }
+    let error = cursor.error_at(option.value_place, format!("{} cannot be {}", option.name, option.value));
+    Err(match nearest(&value, now.iter().copied()) {
+        Some(close) => error.help(format!("did you mean '{close}'?")),
+        None => error.help(takes),
+    })
+}
+
+/// Errors: an option that is no length of time above zero.
+pub fn require_duration(cursor: &Cursor, option: &OptionEntry) -> Result<()> {
+    let fail = |message: String, help: String| Err(cursor.error_at(option.value_place, message).help(help));
+    match parse_duration(&option.value.text()) {
+        Ok(parts) if parts.iter().all(|(amount, _)| *amount == 0) => {
+            fail(format!("{} has no length", option.name), "it is at least one millisecond long".into())
+        }
+        Ok(_) => Ok(()),
+        Err((message, help)) => fail(message, help),
+    }
+}
+
 /// The value of the option or setting `name`.
 pub fn value(cursor: &mut Cursor, name: &str) -> Result<OptionValue> {
     if cursor.word(0) == "INTERVAL" {
@@ -212,6 +242,8 @@ pub fn duration(cursor: &mut Cursor, what: &str) -> Result<Duration> {
         _ => return Err(cursor.error_expected(&format!("the length of {what}")).help("for example INTERVAL '5 minutes'")),
     };
     cursor.next_token();
+    // A word is this interval's unit only if the text has none: INTERVAL '5' MINUTE, but not INTERVAL '1 day' MIN ROWS 10.
+    let interval = interval && text.trim_end().ends_with(|letter: char| letter.is_ascii_digit());
     if interval && unit_of(&cursor.word(0).to_lowercase()).is_ok() && !cursor.word(0).is_empty() {
         text = format!("{text} {}", cursor.word(0).to_lowercase());
         cursor.next_token();

@@ -5,10 +5,14 @@
 pub(crate) mod cursor;
 mod explain;
 mod feature;
+mod model;
+mod monitor;
 mod refused;
+mod retraining;
 mod set;
 mod sink;
 mod source;
+mod training;
 mod view;
 
 use std::collections::BTreeMap;
@@ -29,7 +33,19 @@ const QUERY: &str = "query";
 const FIRST_WORDS: [&str; 6] = ["SET", "CREATE", "EXPLAIN", "SELECT", "WITH", "VALUES"];
 
 /// What may follow CREATE.
-const CREATED: [&str; 7] = ["SOURCE", "TABLE", "VIEW", "MATERIALIZED VIEW", "FEATURE VIEW", "FEATURE SERVICE", "SINK"];
+const CREATED: [&str; 11] = [
+    "SOURCE",
+    "TABLE",
+    "VIEW",
+    "MATERIALIZED VIEW",
+    "FEATURE VIEW",
+    "FEATURE SERVICE",
+    "MODEL",
+    "TRAINING SET",
+    "DRIFT MONITOR",
+    "RETRAINING JOB",
+    "SINK",
+];
 
 /// All statements of a script in order. `name` is the path shown in errors.
 pub fn parse_script(name: &str, text: &str, variables: &BTreeMap<String, String>) -> Result<Vec<Statement>> {
@@ -112,13 +128,24 @@ fn create(cursor: &mut Cursor) -> Result<Stmt> {
         ("FEATURE", "VIEW") => feature::parse_view(cursor),
         ("FEATURE", "SERVICE") => feature::parse_service(cursor),
         ("SINK", _) => sink::parse(cursor),
+        ("MODEL", _) => model::parse(cursor),
+        ("TRAINING", "SET") => training::parse(cursor),
+        ("DRIFT", "MONITOR") => monitor::parse(cursor),
+        ("RETRAINING", "JOB") => retraining::parse(cursor),
         _ => Err(refused::created(cursor).unwrap_or_else(|| unknown_created(cursor))),
     }
 }
 
 fn unknown_created(cursor: &Cursor) -> SqlError {
-    if matches!(cursor.word(0).as_str(), "MATERIALIZED" | "FEATURE") {
-        let wanted = if cursor.word(0) == "FEATURE" { "VIEW or SERVICE" } else { "VIEW" };
+    let second = match cursor.word(0).as_str() {
+        "MATERIALIZED" => Some("VIEW"),
+        "FEATURE" => Some("VIEW or SERVICE"),
+        "TRAINING" => Some("SET"),
+        "DRIFT" => Some("MONITOR"),
+        "RETRAINING" => Some("JOB"),
+        _ => None,
+    };
+    if let Some(wanted) = second {
         let error = cursor.error_nth(1, format!("expected {wanted} after {}, found {}", cursor.word(0), cursor.found_nth(1)));
         return match nearest(&cursor.word(1), wanted.split(" or ")) {
             Some(known) => error.help(format!("did you mean {known}?")),

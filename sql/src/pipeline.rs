@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
-use freshet_core::{ClockKind, Connectors, FeatureSpec, Node, NodeId, Op, Plan, ViewDef, ViewKind};
+use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Node, NodeId, Op, Plan, ViewDef, ViewKind};
 
-use crate::ast::{CreateFeatureView, CreateSink, CreateSource, Set, Statement, Stmt, normal_name};
+use crate::ast::{
+    CreateDriftMonitor, CreateFeatureView, CreateModel, CreateRetrainingJob, CreateSink, CreateSource, CreateTrainingSet, Set, Statement, Stmt,
+    normal_name,
+};
 use crate::bind::{placed, plan_maintained, plan_query};
 use crate::check::check_maintained;
 use crate::compile::Settings;
 use crate::context::{Catalog, Relation};
-use crate::define;
 use crate::error::nearest;
 use crate::lower::{FeatureQuery, Lowering};
 use crate::refusal::{Refusal, Result};
 use crate::windows::{TIME_COLUMN, expand};
+use crate::{define, model, monitor, part, retraining};
 
 const DAY_MS: u64 = 86_400_000;
 const SETTINGS: [&str; 2] = ["clock", "workers"];
@@ -77,6 +80,10 @@ impl<'a> Pipeline<'a> {
                 Ok(())
             }
             Stmt::CreateSink(sink) => self.create_sink(sink),
+            Stmt::CreateModel(model) => self.create_model(model),
+            Stmt::CreateTrainingSet(set) => self.create_training_set(set),
+            Stmt::CreateDriftMonitor(monitor) => self.create_drift_monitor(monitor),
+            Stmt::CreateRetrainingJob(job) => self.create_retraining_job(job),
             Stmt::Select(query) => crate::query::check(query, &self.plan),
             Stmt::Explain(_) => unreachable!("EXPLAIN changes no pipeline"),
         }
@@ -118,6 +125,9 @@ impl<'a> Pipeline<'a> {
     /// True if the name is free, false if IF NOT EXISTS makes the statement do nothing.
     fn is_new(&self, name: &Ident, if_not_exists: bool) -> Result<bool> {
         let known = normal_name(name);
+        if self.plan.training_sets.iter().any(|set| set.name == known) {
+            return exists(name, if_not_exists, "training set").map(|()| false);
+        }
         if !self.relations.contains_key(&known) && !self.inlined.contains(&known) {
             return Ok(true);
         }
@@ -233,6 +243,57 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
+    fn create_model(&mut self, model: &CreateModel) -> Result<()> {
+        let name = normal_name(&model.name);
+        if self.plan.models.iter().any(|known| known.name == name) {
+            return exists(&model.name, model.if_not_exists, "model");
+        }
+        let def = model::define(model, &self.plan, &self.catalog)?;
+        self.catalog.add_model(def.clone());
+        self.plan.models.push(def);
+        Ok(())
+    }
+
+    fn create_training_set(&mut self, set: &CreateTrainingSet) -> Result<()> {
+        if !self.is_new(&set.name, set.if_not_exists)? {
+            return Ok(());
+        }
+        let mut draft = self.clone();
+        let node = draft.create_materialized_view(&set.name, &set.query)?;
+        let def = retraining::training_set(set, draft.plan.node(node).schema.clone())?;
+        self.plan.training_sets.push(def);
+        Ok(())
+    }
+
+    fn create_drift_monitor(&mut self, monitor: &CreateDriftMonitor) -> Result<()> {
+        if !self.is_new(&monitor.name, monitor.if_not_exists)? {
+            return Ok(());
+        }
+        let Some(view) = self.plan.view(&normal_name(&monitor.view)).cloned() else {
+            return Err(self.not_a_view(&monitor.view));
+        };
+        let spec = monitor::define(monitor, &view, &self.plan)?;
+        let references = &mut self.plan.models[spec.model].references;
+        references.extend(spec.names.iter().cloned());
+        references.sort_unstable();
+        references.dedup();
+        // An evaluation is a fact about its instant: it is never taken back.
+        let node = Node { op: Op::Drift { spec }, inputs: vec![view.node], schema: DriftSpec::schema(), append_only: true };
+        let node = self.plan.push(node);
+        self.add_view(normal_name(&monitor.name), node, ViewKind::Materialized, Vec::new());
+        Ok(())
+    }
+
+    fn create_retraining_job(&mut self, job: &CreateRetrainingJob) -> Result<()> {
+        let name = normal_name(&job.name);
+        if self.plan.retraining.iter().any(|known| known.name == name) {
+            return exists(&job.name, job.if_not_exists, "retraining job");
+        }
+        let def = retraining::job(job, &self.plan)?;
+        self.plan.retraining.push(def);
+        Ok(())
+    }
+
     fn not_a_view(&self, name: &Ident) -> Refusal {
         let wanted = normal_name(name);
         if self.inlined.contains(&wanted) {
@@ -259,7 +320,7 @@ impl<'a> Pipeline<'a> {
         self.plan.sinks.clear();
         self.create_materialized_view(&name, query)?;
         sort_sources(&mut self.plan);
-        Ok(prune(self.plan, &[]))
+        Ok(part::retain(prune(self.plan, &[]), &BTreeSet::new(), &BTreeSet::new()))
     }
 
     fn add_view(&mut self, name: String, node: NodeId, kind: ViewKind, entity: Vec<String>) {

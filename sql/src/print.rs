@@ -57,6 +57,10 @@ impl Display for Stmt {
             Stmt::CreateFeatureView(view) => view.fmt(f),
             Stmt::CreateFeatureService(service) => service.fmt(f),
             Stmt::CreateSink(sink) => sink.fmt(f),
+            Stmt::CreateModel(model) => model.fmt(f),
+            Stmt::CreateTrainingSet(set) => set.fmt(f),
+            Stmt::CreateDriftMonitor(monitor) => monitor.fmt(f),
+            Stmt::CreateRetrainingJob(job) => job.fmt(f),
             Stmt::Explain(explain) => explain.fmt(f),
             Stmt::Select(query) => f.write_str(&query_text(query)),
         }
@@ -115,9 +119,7 @@ impl Display for CreateFeatureView {
         if let Some(hop) = &self.hop {
             write!(f, "\n  HOP {hop}")?;
         }
-        if !self.options.is_empty() {
-            write!(f, "\n  WITH ({})", joined(&self.options))?;
-        }
+        write_options(f, "\n  ", &self.options)?;
         write!(f, " AS\n{}", query_text(&self.query))
     }
 }
@@ -156,6 +158,83 @@ impl Display for CreateSink {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "CREATE SINK {}{} FROM {}", if_not_exists(self.if_not_exists), self.name, self.from)?;
         write_connection(f, &self.options, self.encoding.as_ref())
+    }
+}
+
+impl Display for CreateModel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE MODEL {}{} INPUT ", if_not_exists(self.if_not_exists), self.name)?;
+        match &self.input {
+            ModelInput::Features(service) => write!(f, "FEATURES {service}")?,
+            ModelInput::Columns(columns) => write!(f, "({})", joined(columns))?,
+        }
+        write!(f, " OUTPUT ({})", joined(&self.outputs))?;
+        if let Some(from) = &self.from {
+            write!(f, "\n  FROM {}", quoted(&from.value))?;
+        }
+        write_options(f, "\n  ", &self.options)
+    }
+}
+
+impl Display for CreateTrainingSet {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE TRAINING SET {}{}", if_not_exists(self.if_not_exists), self.name)?;
+        write!(f, "\n  ID ({}) TIME ({}) LABEL ({})", self.id, self.time, self.label)?;
+        write_options(f, "\n  ", &self.options)?;
+        write!(f, " AS\n{}", query_text(&self.query))
+    }
+}
+
+impl Display for CreateDriftMonitor {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE DRIFT MONITOR {}{}", if_not_exists(self.if_not_exists), self.name)?;
+        write!(f, "\n  ON {} ({}) TIME ({})", self.view, joined(&self.columns), self.time)?;
+        let methods: Vec<&str> = self.methods.iter().map(|method| method.sql()).collect();
+        write!(f, "\n  USING {} REFERENCE MODEL {}", methods.join(", "), self.model)?;
+        write!(f, "\n  WINDOW {} EVERY {}", self.window, self.every)?;
+        write_clause(f, " MIN ROWS", self.rows_min.as_ref())?;
+        for (index, condition) in self.conditions.iter().enumerate() {
+            write!(f, "{} {condition}", if index == 0 { "\n  DRIFTED WHEN" } else { " OR" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for DriftedWhen {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let than = if self.inclusive { ">=" } else { ">" };
+        write!(f, "{}({}) {than} {} FOR {} EVALUATIONS", self.method.sql(), self.column, self.threshold, self.evaluations)
+    }
+}
+
+impl Display for CreateRetrainingJob {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE RETRAINING JOB {}{} FOR {}", if_not_exists(self.if_not_exists), self.name, self.model)?;
+        write!(f, "\n  TRAINING SET {} LAST {} HOLDOUT LAST {}", self.training_set, self.last, self.holdout)?;
+        write_clause(f, " GAP", self.gap.as_ref())?;
+        write_clause(f, " DELAY", self.delay.as_ref())?;
+        write_clause(f, " MIN ROWS", self.rows_min.as_ref())?;
+        write!(f, "\n  RUN COMMAND {}", quoted(&self.command.value))?;
+        write_options(f, " ", &self.options)?;
+        if let Some(first) = &self.first_at {
+            write!(f, "\n  FIRST AT TIMESTAMP {}", quoted(&first.text))?;
+        }
+        let triggers: Vec<String> = self.triggers.iter().map(Trigger::to_string).collect();
+        write!(f, "\n  WHEN {}", triggers.join(" OR "))?;
+        write_clause(f, "\n  COOLDOWN", self.cooldown.as_ref())?;
+        if let Some(Validate { metric, margin, .. }) = &self.validation {
+            write!(f, "\n  VALIDATE {} ON HOLDOUT AGAINST champion MARGIN {margin}", metric.sql())?;
+        }
+        f.write_str("\n  ROLLOUT IMMEDIATE")
+    }
+}
+
+impl Display for Trigger {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Trigger::Drift(monitor) => write!(f, "DRIFT {monitor}"),
+            Trigger::Every(length) => write!(f, "EVERY {length} SINCE LAST RUN"),
+        }
     }
 }
 
@@ -230,11 +309,21 @@ pub fn encode_word(encode: Encode) -> &'static str {
 }
 
 fn write_connection(f: &mut Formatter<'_>, options: &[OptionEntry], encoding: Option<&Encoding>) -> fmt::Result {
-    if !options.is_empty() {
-        write!(f, " WITH ({})", joined(options))?;
-    }
+    write_options(f, " ", options)?;
     match encoding {
         Some(encoding) => write!(f, " {encoding}"),
+        None => Ok(()),
+    }
+}
+
+/// `WITH (…)` behind `before`, if there are options.
+fn write_options(f: &mut Formatter<'_>, before: &str, options: &[OptionEntry]) -> fmt::Result {
+    if options.is_empty() { Ok(()) } else { write!(f, "{before}WITH ({})", joined(options)) }
+}
+
+fn write_clause(f: &mut Formatter<'_>, words: &str, value: Option<&impl Display>) -> fmt::Result {
+    match value {
+        Some(value) => write!(f, "{words} {value}"),
         None => Ok(()),
     }
 }

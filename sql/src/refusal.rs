@@ -4,7 +4,7 @@ use datafusion::common::{DataFusionError, Diagnostic};
 use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
-use crate::error::SqlError;
+use crate::error::{SqlError, nearest};
 
 /// A reason with its place, if known, and its remedy.
 #[derive(Debug, Clone)]
@@ -26,6 +26,16 @@ impl Refusal {
     pub fn help(mut self, help: impl Into<String>) -> Refusal {
         self.help = Some(help.into());
         self
+    }
+
+    /// With the known name that was probably meant, else with all of them.
+    pub fn nearest<'a>(self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Refusal {
+        let known: Vec<&str> = known.into_iter().collect();
+        match nearest(name, known.iter().copied()) {
+            Some(close) => self.help(format!("did you mean {close}?")),
+            None if known.is_empty() => self,
+            None => self.help(format!("there are {}", known.join(", "))),
+        }
     }
 
     /// At the start of this piece of text, unless it is empty.

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::Result;
-use crate::ast::{DataType, Ident, Place, Query};
+use crate::ast::{DataType, Ident, Place, Query, Text};
 use crate::dialect::FreshetDialect;
 use crate::error::{SqlError, nearest};
 use crate::tokens;
@@ -105,6 +105,97 @@ impl<'a> Cursor<'a> {
 
     pub fn expect(&mut self, wanted: &str) -> Result<()> {
         if self.eat(&[wanted]) { Ok(()) } else { Err(self.error_expected(wanted)) }
+    }
+
+    /// Takes the words that start a clause. Errors: another word stands there; `order` says how the clauses of the statement follow each other.
+    pub fn clause(&mut self, words: &[&str], order: &str) -> Result<()> {
+        if self.eat(words) {
+            return Ok(());
+        }
+        let met = words.iter().enumerate().take_while(|(distance, wanted)| self.word(*distance) == **wanted).count();
+        match met {
+            0 => Err(self.error_clause(&words.join(" "), order)),
+            met => {
+                let message = format!("expected {} after {}, found {}", words[met], words[met - 1], self.found_nth(met));
+                Err(self.error_nth(met, message).help(order))
+            }
+        }
+    }
+
+    /// None of the wanted clauses stands here: names the one that was meant, if it is only misspelt, else the order of all.
+    pub fn error_clause(&self, wanted: &str, order: &str) -> SqlError {
+        let error = self.error_expected(wanted);
+        let found = self.word(0);
+        let words = wanted.split([' ', ',']).filter(|word| !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_uppercase()));
+        match nearest(&found, words).filter(|close| *close != found) {
+            Some(close) => error.help(format!("did you mean {close}?")),
+            None => error.help(order),
+        }
+    }
+
+    /// Only `wanted` might have followed, if anything could. Errors: something else stands there.
+    pub fn clauses_end(&self, wanted: &[&str], order: &str) -> Result<()> {
+        match wanted {
+            _ if self.at_end() => Ok(()),
+            [] => Err(self.error_clause("the end of the statement", order)),
+            wanted => Err(self.error_clause(&format!("{} or the end of the statement", wanted.join(", ")), order)),
+        }
+    }
+
+    /// A whole number from 1 on.
+    pub fn count(&mut self, what: &str) -> Result<u64> {
+        let found = match self.token() {
+            Token::Number(digits, _) => digits.parse::<u64>().ok().filter(|number| *number > 0),
+            _ => None,
+        };
+        match found {
+            Some(number) => {
+                self.next_token();
+                Ok(number)
+            }
+            None => Err(self.error_expected(what).help("it is a whole number from 1 on")),
+        }
+    }
+
+    /// A number that is neither infinite nor NaN, with its sign.
+    pub fn number(&mut self, what: &str) -> Result<f64> {
+        let place = self.place();
+        let sign = if self.eat_token(&Token::Minus) { -1.0 } else { 1.0 };
+        let found = match self.token() {
+            Token::Number(digits, _) => digits.parse::<f64>().ok().filter(|number| number.is_finite()),
+            _ => None,
+        };
+        match found {
+            Some(number) => {
+                self.next_token();
+                Ok(sign * number)
+            }
+            None => Err(self.error_at(place, format!("expected {what}, found {}", self.found())).help("it is a number, such as 0.1")),
+        }
+    }
+
+    /// A string in single quotes.
+    pub fn text(&mut self, what: &str, example: &str) -> Result<Text> {
+        let place = self.place();
+        match self.token().clone() {
+            Token::SingleQuotedString(value) if !value.trim().is_empty() => {
+                self.next_token();
+                Ok(Text { value, place })
+            }
+            Token::SingleQuotedString(_) => Err(self.error_here(format!("{what} is empty")).help(format!("for example {example}"))),
+            _ => Err(self.error_expected(&format!("{what} in single quotes")).help(format!("for example {example}"))),
+        }
+    }
+
+    /// `(name)`.
+    pub fn bracketed_name(&mut self, what: &str) -> Result<Ident> {
+        self.expect_token(&Token::LParen)?;
+        let name = self.name(what)?;
+        if *self.token() == Token::Comma {
+            return Err(self.error_here(format!("{what} is one column")).help("leave the others out"));
+        }
+        self.expect_token(&Token::RParen)?;
+        Ok(name)
     }
 
     pub fn eat_token(&mut self, wanted: &Token) -> bool {

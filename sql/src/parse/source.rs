@@ -229,10 +229,15 @@ fn declared_name(cursor: &mut Cursor) -> Result<Ident> {
 
 /// `name TYPE` of a REQUEST list.
 pub fn request_column(cursor: &mut Cursor) -> Result<Column> {
+    typed_column(cursor, "a request column", "a column that the request leaves out is NULL")
+}
+
+/// `name TYPE` of `what`, which may be NULL for the reason given.
+pub fn typed_column(cursor: &mut Cursor, what: &str, why_null: &str) -> Result<Column> {
     let name = declared_name(cursor)?;
     let (data_type, data_type_place) = cursor.data_type(&name)?;
     if cursor.word(0) == "NOT" {
-        return Err(cursor.error_here("NOT NULL of a request column is not supported").help("a column that the request leaves out is NULL"));
+        return Err(cursor.error_here(format!("NOT NULL of {what} is not supported")).help(why_null));
     }
     Ok(Column { name, data_type, data_type_place, not_null: false })
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
-use freshet_core::{AggregateCall, Batch, Counts, Diffs, Epoch, KeyCodec, Result, Value};
+use arrow::datatypes::{DataType, SchemaRef};
+use freshet_core::{AggregateCall, AggregateFunction, Batch, Counts, Diffs, Epoch, Error, KeyCodec, Result, Value};
 
 use crate::operators::{ErrorRows, Output, Stateful, StepOperator};
 use crate::state::{Bytes, Cell, CellKind, DatumReader, ShardedMap, put_bytes, put_cell, put_i64, put_u64, put_value};
@@ -52,7 +52,8 @@ struct Changes {
 }
 
 impl Aggregate {
-    /// `input` is the schema of the rows, `schema` of the output. Errors: Invalid for keys without order.
+    /// `input` is the schema of the rows, `schema` of the output. Errors: Invalid for keys without order,
+    /// Internal for a call whose columns have other types than its function takes.
     pub fn new(
         name: String,
         (keys, calls): (Vec<usize>, Vec<AggregateCall>),
@@ -63,6 +64,12 @@ impl Aggregate {
     ) -> Result<Aggregate> {
         let type_of = |column: &usize| input.field(*column).data_type().clone();
         let codec = KeyCodec::new(&keys.iter().map(type_of).collect::<Vec<_>>())?;
+        for call in calls.iter().filter(|call| call.function == AggregateFunction::Auc || call.label.is_some()) {
+            let (scores, labels) = (call.argument.as_ref().map(type_of), call.label.as_ref().map(type_of));
+            if (scores, labels) != (Some(DataType::Float64), Some(DataType::Boolean)) || call.function != AggregateFunction::Auc || call.distinct {
+                return Err(Error::internal(format!("{name}: auc alone takes labels, of scores that are Float64, without DISTINCT")));
+            }
+        }
         let kind = |call: &AggregateCall| CellKind {
             function: call.function,
             argument: call.argument.as_ref().map(type_of),
@@ -91,6 +98,7 @@ impl Aggregate {
             .map(|batch| {
                 let reader = |call: &AggregateCall| {
                     DatumReader::new(call.argument.map(|column| batch.column(column)), call.filter.map(|column| batch.column(column)))
+                        .with_label(call.label.map(|column| batch.column(column)))
                 };
                 self.calls.iter().map(reader).collect()
             })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use freshet_core::{Error, ExactSum, Result, Value};
 
-use crate::state::{Cell, Datum};
+use crate::state::{Cell, Datum, Ranks};
 
 /// Reads what the `put` functions wrote. Errors: Data if the bytes end early or hold something else.
 pub struct Bytes<'a>(pub &'a [u8]);
@@ -59,7 +59,9 @@ impl<'a> Bytes<'a> {
             1 => Datum::Row,
             2 => Datum::Int(self.i64()?),
             3 => Datum::Float(f64::from_bits(self.u64()?)),
-            _ => Datum::Other(self.value()?),
+            4 => Datum::Other(self.value()?),
+            5 => Datum::Scored(f64::from_bits(self.u64()?), self.u8()? == 1),
+            tag => return Err(Error::data(format!("a checkpoint file holds an unknown datum tag {tag}"))),
         })
     }
 
@@ -82,6 +84,7 @@ impl<'a> Bytes<'a> {
             6 => Cell::Multiset(self.counts()?),
             7 => Cell::Bools { trues: self.i64()?, count: self.i64()? },
             8 => Cell::Distinct(self.counts()?, Box::new(self.cell()?)),
+            9 => Cell::Ranks(Box::new(Ranks::take(self)?)),
             tag => return Err(Error::data(format!("a checkpoint file holds an unknown cell tag {tag}"))),
         })
     }
@@ -139,6 +142,11 @@ pub fn put_datum(out: &mut Vec<u8>, datum: &Datum) {
             out.push(4);
             put_value(out, value);
         }
+        Datum::Scored(score, label) => {
+            out.push(5);
+            put_u64(out, score.to_bits());
+            out.push(u8::from(*label));
+        }
     }
 }
 
@@ -191,6 +199,10 @@ pub fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
             out.push(8);
             put_counts(out, counts);
             put_cell(out, inner);
+        }
+        Cell::Ranks(ranks) => {
+            out.push(9);
+            ranks.put(out);
         }
     }
 }

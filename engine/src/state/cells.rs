@@ -6,6 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Ar
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use freshet_core::{AggregateFunction, ExactSum, Result, Value, add_square, variance};
 
+use crate::state::Ranks;
+
 /// What one row contributes to one cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Datum {
@@ -16,6 +18,8 @@ pub enum Datum {
     Int(i64),
     Float(f64),
     Other(Value),
+    /// A score and its label.
+    Scored(f64, bool),
 }
 
 /// One accumulator; its kind is fixed by the function and the argument's type.
@@ -43,6 +47,8 @@ pub enum Cell {
         trues: i64,
         count: i64,
     },
+    /// Scores in order, for auc.
+    Ranks(Box<Ranks>),
     /// Distinct values with their counts, and the cell over each value once.
     Distinct(BTreeMap<Value, i64>, Box<Cell>),
 }
@@ -71,7 +77,7 @@ impl CellKind {
             AggregateFunction::Min | AggregateFunction::Max if self.retractable => return Cell::Multiset(BTreeMap::new()),
             AggregateFunction::Min | AggregateFunction::Max => return Cell::Extremes(None),
             AggregateFunction::BoolAnd | AggregateFunction::BoolOr => Cell::Bools { trues: 0, count: 0 },
-            AggregateFunction::Auc => unreachable!("auc takes labels too"),
+            AggregateFunction::Auc => return Cell::Ranks(Box::default()),
         };
         if self.distinct { Cell::Distinct(BTreeMap::new(), Box::new(cell)) } else { cell }
     }
@@ -120,6 +126,10 @@ impl Cell {
             Cell::Bools { trues, count } => {
                 *trues += if matches!(datum, Datum::Other(Value::Bool(true))) { times } else { 0 };
                 *count += times;
+            }
+            Cell::Ranks(ranks) => {
+                let Datum::Scored(score, label) = datum else { unreachable!("the reader of auc has labels") };
+                ranks.add(*score, *label, times);
             }
             Cell::Distinct(counts, inner) => {
                 let (before, after) = change_count(counts, value(datum), times);
@@ -205,6 +215,7 @@ impl Cell {
             }
             Cell::Bools { trues, count } if function == AggregateFunction::BoolAnd => Value::Bool(trues == count),
             Cell::Bools { trues, .. } => Value::Bool(*trues > 0),
+            Cell::Ranks(ranks) => ranks.area().map_or(Value::Null, Value::Float),
             Cell::Distinct(_, inner) => return inner.output(function, data_type),
         })
     }
@@ -221,6 +232,7 @@ impl Cell {
                 Cell::Float { sum, .. } => sum.heap_bytes(),
                 Cell::Moments { sum, squares, .. } => sum.heap_bytes() + squares.heap_bytes(),
                 Cell::Multiset(counts) => counts.len() * 48,
+                Cell::Ranks(ranks) => ranks.bytes(),
                 Cell::Distinct(counts, inner) => counts.len() * 48 + inner.bytes(),
                 _ => 0,
             }
@@ -257,7 +269,7 @@ fn float(datum: &Datum) -> f64 {
 
 fn value(datum: &Datum) -> Value {
     match datum {
-        Datum::Skip | Datum::Row => Value::Null,
+        Datum::Skip | Datum::Row | Datum::Scored(..) => Value::Null,
         Datum::Int(value) => Value::Int(i128::from(*value)),
         Datum::Float(value) => Value::Float(*value),
         Datum::Other(value) => value.clone(),
@@ -275,6 +287,7 @@ enum Argument<'a> {
     Int(&'a Int64Array),
     Float(&'a Float64Array),
     Other(&'a ArrayRef),
+    Scored(&'a Float64Array, &'a BooleanArray),
 }
 
 impl<'a> DatumReader<'a> {
@@ -290,6 +303,13 @@ impl<'a> DatumReader<'a> {
         DatumReader { filter: filter.map(|column| column.as_boolean()), argument }
     }
 
+    /// With the column of labels that goes with a score. Panics unless the argument is Float64 and the labels are BOOLEAN.
+    pub fn with_label(self, label: Option<&'a ArrayRef>) -> DatumReader<'a> {
+        let Some(label) = label else { return self };
+        let Argument::Float(scores) = self.argument else { panic!("scores are Float64") };
+        DatumReader { argument: Argument::Scored(scores, label.as_boolean()), ..self }
+    }
+
     pub fn get(&self, row: usize) -> Datum {
         if let Some(filter) = self.filter
             && !(filter.is_valid(row) && filter.value(row))
@@ -300,6 +320,7 @@ impl<'a> DatumReader<'a> {
             Argument::None => Datum::Row,
             Argument::Int(values) if values.is_valid(row) => Datum::Int(values.value(row)),
             Argument::Float(values) if values.is_valid(row) => Datum::Float(values.value(row)),
+            Argument::Scored(scores, labels) if scores.is_valid(row) && labels.is_valid(row) => Datum::Scored(scores.value(row), labels.value(row)),
             Argument::Other(values) if values.is_valid(row) => {
                 Datum::Other(Value::of(values, row).expect("the planner lets only plain types be arguments"))
             }

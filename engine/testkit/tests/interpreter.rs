@@ -262,7 +262,7 @@ fn an_aggregate_without_keys_always_has_one_row_and_null_keys_join_nothing() {
     let plan = every_operator();
     let interpreter = Interpreter::new(&plan, vec![Vec::new(), Vec::new()]);
     let total = plan.nodes.iter().position(|node| matches!(&node.op, Op::Aggregate { keys, .. } if keys.is_empty())).unwrap();
-    let row = vec![int(0), Value::Null, Value::Null, Value::Null];
+    let row = vec![int(0), Value::Null, Value::Null, Value::Null, Value::Null];
     assert_eq!(interpreter.content(NodeId(total as u32), Epoch(9)), BTreeMap::from([(row, 1)]));
     let nameless = |position| {
         let mut row = input([1, 1], 5, 1, position);

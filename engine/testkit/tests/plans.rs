@@ -165,8 +165,9 @@ pub fn every_operator() -> Plan {
     let both = same.iter().chain(&same).cloned().collect();
     let join = node(&mut plan, Op::Join { left_keys: vec![0], right_keys: vec![0], residual }, &[filter, right], both);
     let call = |function, argument, distinct| AggregateCall { function, argument, label: None, distinct, filter: None };
-    let calls = vec![call(Count, None, false), call(Sum, Some(2), false), call(Sum, Some(1), true), call(Max, Some(2), false)];
-    let types = [DataType::Int64, DataType::Float64, DataType::Int64, DataType::Float64];
+    let area = AggregateCall { label: Some(4), ..call(Auc, Some(2), false) };
+    let calls = vec![call(Count, None, false), call(Sum, Some(2), false), call(Sum, Some(1), true), call(Max, Some(2), false), area];
+    let types = [DataType::Int64, DataType::Float64, DataType::Int64, DataType::Float64, DataType::Float64];
     let columns: Vec<Field> = types.iter().enumerate().map(|(index, data_type)| Field::new(format!("a{index}"), data_type.clone(), true)).collect();
     let grouped = [vec![same[0].clone()], columns.clone()].concat();
     let aggregate = node(&mut plan, Op::Aggregate { keys: vec![0], calls: calls.clone() }, &[union], grouped);

@@ -1,6 +1,7 @@
 //! One file per operator. Stateless ones act on arrival, stateful ones at the close of a step (`harness.rs`).
 
 mod aggregate;
+mod drift;
 mod feature;
 mod filter;
 mod harness;
@@ -18,6 +19,7 @@ mod stateless;
 mod temporal_filter;
 
 pub use aggregate::Aggregate;
+pub use drift::Drift;
 pub use feature::Feature;
 pub use filter::filter;
 pub use harness::{Bundle, Output, Route, StepOperator, step_operator};

@@ -114,6 +114,7 @@ impl Interpreter {
             Op::Project { .. } | Op::Filter { .. } | Op::Union => Rc::new(self.lives_row_by_row(node)),
             Op::Lookup { parts, at } => Rc::new(self.lives_of_lookup(node, parts, *at)),
             Op::Predict { calls } => Rc::new(self.lives_of_predict(node, calls)),
+            Op::Drift { spec } => Rc::new(self.lives_of_drift(node, spec)),
             _ => Rc::new(self.lives_by_content(node)),
         };
         self.lives.borrow_mut().insert(node, found.clone());

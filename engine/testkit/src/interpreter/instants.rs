@@ -39,6 +39,7 @@ impl Interpreter {
                     epochs.extend(hop_instants(spec, time).flat_map(around));
                 }
             }
+            Op::Drift { spec } => epochs.extend(self.evaluations(node, spec).into_iter().map(|d| Epoch(d - 1))),
             _ => {}
         }
         epochs

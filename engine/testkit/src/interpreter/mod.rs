@@ -6,11 +6,13 @@
 //! | `content.rs` | the rows of a node at an epoch |
 //! | `feature.rs` | what a feature view answers at (q, s) |
 //! | `predict.rs` | what a PREDICT gives each row |
+//! | `drift.rs` | what a drift monitor says at each instant |
 //! | `history.rs` | when each row of a node entered and left |
 //! | `instants.rs` | the epochs at which a node may change |
 //! | `evaluate.rs` | expressions on one row |
 
 mod content;
+mod drift;
 mod evaluate;
 mod feature;
 mod history;

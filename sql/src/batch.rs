@@ -140,7 +140,9 @@ fn refuse_lookups(plan: &LogicalPlan, view: &str) -> Result<()> {
     })
     .map_err(|error| Error::internal(error.strip_backtrace()))?;
     if found {
-        return Err(Error::invalid(format!("{view} looks features up or predicts, which is a fact about each row's own epoch; give its content in `tables`")));
+        return Err(Error::invalid(format!(
+            "{view} looks features up or predicts, which is a fact about each row's own epoch; give its content in `tables`"
+        )));
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan
     if predicts {
         bind_predictions(&mut bound, catalog)?;
     }
-    let folded = fold_lookups(bound, &catalog.services);
+    let folded = fold_lookups(bound, catalog);
     let planner = SqlToRel::new_with_options(catalog, parser_options());
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))?;
     if predicts { place_predictions(plan, catalog).map_err(|refusal| placed(refusal, query)) } else { Ok(plan) }
@@ -42,9 +42,14 @@ pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan
 
 /// The plan that lowering takes.
 pub(crate) fn plan_maintained(query: &Query, catalog: &Catalog) -> Result<LogicalPlan> {
-    check_maintained(query, &catalog.services)?;
+    plan_maintained_as(query, catalog, Ok)
+}
+
+/// As [`plan_maintained`], with a change to the plan as written.
+pub(crate) fn plan_maintained_as(query: &Query, catalog: &Catalog, change: impl Fn(LogicalPlan) -> Result<LogicalPlan>) -> Result<LogicalPlan> {
+    check_maintained(query, catalog)?;
     let plan = plan_query(query, catalog)?;
-    prepare(plan, catalog).map_err(|refusal| placed(refusal, query))
+    change(plan).and_then(|plan| prepare(plan, catalog)).map_err(|refusal| placed(refusal, query))
 }
 
 fn prepare(plan: LogicalPlan, catalog: &Catalog) -> Result<LogicalPlan> {

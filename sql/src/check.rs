@@ -5,21 +5,26 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion,
-    Visit, Visitor,
+    Distinct, Expr, Function, Ident, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor,
+    TableVersion, TableWithJoins, Visit, Visitor,
 };
-use datafusion::sql::sqlparser::tokenizer::Location;
-use freshet_core::ServiceDef;
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use freshet_core::{ServiceDef, TrainingMode};
 
+use crate::context::Catalog;
 use crate::error::nearest;
-use crate::fold::{features_name, lookup_time, normal};
+use crate::fold::{features_name, lookup_alias, lookup_service, lookup_time, normal};
 use crate::refusal::{Refusal, Result};
+use crate::training::asked_of;
 
 const ORDERED: &str = "order and limit when you read it: SELECT … FROM view ORDER BY …";
 
 /// Refuses what no maintained query can have.
-pub(crate) fn check_maintained(query: &Query, services: &BTreeMap<String, ServiceDef>) -> Result<()> {
-    match query.visit(&mut Check { services }) {
+pub(crate) fn check_maintained(query: &Query, catalog: &Catalog) -> Result<()> {
+    if catalog.training.is_some() {
+        refuse_now_in_training(query)?;
+    }
+    match query.visit(&mut Check { services: &catalog.services, training: catalog.training, answered: Vec::new() }) {
         ControlFlow::Break(refusal) => Err(*refusal),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -27,7 +32,7 @@ pub(crate) fn check_maintained(query: &Query, services: &BTreeMap<String, Servic
 
 /// Where the query mentions now() for the first time.
 pub(crate) fn first_now(query: &Query) -> Option<Location> {
-    find_function(query, |function| ["now", "current_timestamp", "localtimestamp"].contains(&function_name(function).as_str()))
+    find_function(query, is_now_name)
 }
 
 /// Where a function stands that a message without a place is about.
@@ -35,6 +40,10 @@ pub(crate) fn function_named_in(query: &Query, message: &str) -> Option<Location
     let message = message.to_lowercase();
     let words: Vec<&str> = message.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
     find_function(query, |function| words.contains(&function_name(function).as_str()))
+}
+
+fn is_now_name(function: &Function) -> bool {
+    ["now", "current_timestamp", "localtimestamp"].contains(&function_name(function).as_str())
 }
 
 fn find_function(query: &Query, wanted: impl Fn(&Function) -> bool) -> Option<Location> {
@@ -55,7 +64,7 @@ pub(crate) fn function_name(function: &Function) -> String {
 /// True for `now()` and its other spellings.
 pub(crate) fn is_now_call(expr: &Expr) -> bool {
     match expr {
-        Expr::Function(function) => ["now", "current_timestamp", "localtimestamp"].contains(&function_name(function).as_str()),
+        Expr::Function(function) => is_now_name(function),
         Expr::Nested(inner) => is_now_call(inner),
         _ => false,
     }
@@ -63,6 +72,10 @@ pub(crate) fn is_now_call(expr: &Expr) -> bool {
 
 struct Check<'a> {
     services: &'a BTreeMap<String, ServiceDef>,
+    /// The query is a training set's.
+    training: Option<TrainingMode>,
+    /// Where arrival() says what a lookup is as of.
+    answered: Vec<Span>,
 }
 
 fn stop(refusal: Refusal) -> ControlFlow<Box<Refusal>> {
@@ -102,8 +115,14 @@ impl Visitor for Check<'_> {
         }
         for from in &select.from {
             self.check_first(&from.relation)?;
-            for join in &from.joins {
+            for (index, join) in from.joins.iter().enumerate() {
                 self.check_join(&join.relation, &join.join_operator)?;
+                if self.training.is_some()
+                    && let Some(time) = lookup_time(&join.relation)
+                {
+                    check_asked(time, from, index)?;
+                    self.answered.push(function_place(time));
+                }
             }
         }
         ControlFlow::Continue(())
@@ -122,6 +141,11 @@ impl Visitor for Check<'_> {
             name @ ("current_date" | "today" | "current_time") => stop(
                 Refusal::new(format!("{name} changes without input, so that no view can hold it"))
                     .help("compare a timestamp column with now(): ts > now() - INTERVAL '1 day'")
+                    .at(function.name.span()),
+            ),
+            "arrival" if !self.answered.contains(&function.name.span()) => stop(
+                Refusal::new("arrival() says what a training set's lookup is as of, and stands nowhere else")
+                    .help("CREATE TRAINING SET … LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF arrival(relation) AS f USING (…)")
                     .at(function.name.span()),
             ),
             name @ ("random" | "uuid") => stop(
@@ -192,13 +216,7 @@ impl Check<'_> {
         }
     }
 
-    fn check_lookup(
-        &self,
-        factor: &TableFactor,
-        service: &datafusion::sql::sqlparser::ast::Ident,
-        is_left: bool,
-        constraint: &JoinConstraint,
-    ) -> ControlFlow<Box<Refusal>> {
+    fn check_lookup(&self, factor: &TableFactor, service: &Ident, is_left: bool, constraint: &JoinConstraint) -> ControlFlow<Box<Refusal>> {
         let name = normal(service);
         if !self.services.contains_key(&name) {
             let refusal = Refusal::new(format!("there is no feature service named {name}")).at(service.span);
@@ -214,13 +232,7 @@ impl Check<'_> {
                     .at(service.span),
             );
         };
-        if !is_now_call(time) {
-            return stop(
-                Refusal::new("a view looks features up AS OF now() only; other times are for training sets, which are not supported yet")
-                    .help("FOR SYSTEM_TIME AS OF now()")
-                    .at(time.span()),
-            );
-        }
+        check_time(time, self.training)?;
         if !is_left {
             return stop(
                 Refusal::new(format!("FEATURES({name}) answers every left row, with NULLs where nothing is known, so it stands in a LEFT JOIN"))
@@ -234,6 +246,119 @@ impl Check<'_> {
                 stop(Refusal::new(format!("FEATURES({name}) needs USING or ON that binds its keys and request columns")).at(service.span))
             }
         }
+    }
+}
+
+/// T5: what a lookup may be as of.
+fn check_time(time: &Expr, training: Option<TrainingMode>) -> ControlFlow<Box<Refusal>> {
+    let asked = asked_of(time);
+    let refuse = |message: &str, help: &str| stop(Refusal::new(message).help(help).at(time.span()));
+    match (training, asked) {
+        (None, _) if is_now_call(time) => ControlFlow::Continue(()),
+        (None, _) => refuse(
+            "a view looks features up AS OF now() only; arrival(relation) and other times are for CREATE TRAINING SET",
+            "FOR SYSTEM_TIME AS OF now()",
+        ),
+        (Some(_), _) if is_now_call(time) => refuse(
+            "a training set has no now(): it asks what would have been answered when a row came",
+            "FOR SYSTEM_TIME AS OF arrival(relation), where the relation is the one with the keys",
+        ),
+        (Some(TrainingMode::AsServed), Some(asked)) if asked.column.is_none() => ControlFlow::Continue(()),
+        (Some(TrainingMode::AsServed), _) => refuse(
+            "as_served answers as of the row's arrival",
+            "FOR SYSTEM_TIME AS OF arrival(relation); or WITH (mode = 'event_time') for what is known in hindsight",
+        ),
+        (Some(TrainingMode::EventTime), Some(_)) => ControlFlow::Continue(()),
+        (Some(TrainingMode::EventTime), None) => {
+            refuse("event_time answers at a time of the left side", "FOR SYSTEM_TIME AS OF relation.column, or arrival(relation)")
+        }
+    }
+}
+
+/// The lookup's relation stands to its left, and is not another lookup; its keys come from there too.
+fn check_asked(time: &Expr, from: &TableWithJoins, index: usize) -> ControlFlow<Box<Refusal>> {
+    let Some(asked) = asked_of(time) else { return ControlFlow::Continue(()) };
+    let wanted = normal(asked.relation);
+    let left = || std::iter::once(&from.relation).chain(from.joins[..index].iter().map(|join| &join.relation));
+    let named: Vec<(String, bool)> = left().filter_map(|factor| Some((normal(relation_ident(factor)?), lookup_service(factor).is_some()))).collect();
+    let refusal = match named.iter().find(|(name, _)| *name == wanted) {
+        None => {
+            let refusal = Refusal::new(format!("there is no relation {wanted} to the left of this lookup")).at(asked.relation.span);
+            match nearest(&wanted, named.iter().map(|(name, _)| name.as_str())) {
+                Some(known) => refusal.help(format!("did you mean {known}?")),
+                None => refusal.help("name the table, or its alias, whose rows ask"),
+            }
+        }
+        Some((_, true)) => Refusal::new(format!("{wanted} is a lookup, and rows of a lookup do not arrive"))
+            .help("name the relation whose rows ask")
+            .at(asked.relation.span),
+        Some((_, false)) => return check_keys(from, index, &wanted),
+    };
+    stop(refusal)
+}
+
+/// A lookup depends on one relation alone, so that it can be answered when that relation's rows arrive.
+fn check_keys(from: &TableWithJoins, index: usize, wanted: &str) -> ControlFlow<Box<Refusal>> {
+    let join = &from.joins[index];
+    let (JoinOperator::Left(JoinConstraint::On(condition)) | JoinOperator::LeftOuter(JoinConstraint::On(condition))) = &join.join_operator else {
+        return ControlFlow::Continue(());
+    };
+    let own = lookup_alias(&join.relation).map(normal);
+    let found = datafusion::sql::sqlparser::ast::visit_expressions(condition, |expr| match expr {
+        Expr::CompoundIdentifier(parts) if parts.len() > 1 && normal(&parts[0]) != wanted && Some(normal(&parts[0])) != own => {
+            ControlFlow::Break(Box::new(parts.clone()))
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(parts) => stop(
+            Refusal::new(format!("the lookup is as of {wanted}, so its keys and REQUEST columns come from {wanted}, not from {}", parts[0]))
+                .help(format!("bind a column of {wanted}; or join first, in a view below, and ask as of that view's rows"))
+                .at(parts[0].span),
+        ),
+        ControlFlow::Continue(()) => ControlFlow::Continue(()),
+    }
+}
+
+fn relation_ident(factor: &TableFactor) -> Option<&Ident> {
+    match factor {
+        TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => Some(&alias.name),
+        TableFactor::Table { name, .. } => lookup_alias(factor).or_else(|| name.0.last().and_then(|part| part.as_ident())),
+        _ => None,
+    }
+}
+
+fn function_place(time: &Expr) -> Span {
+    match time {
+        Expr::Function(function) => function.name.span(),
+        Expr::Nested(inner) => function_place(inner),
+        _ => Span::empty(),
+    }
+}
+
+/// now() anywhere but after AS OF, where it has a refusal of its own.
+fn refuse_now_in_training(query: &Query) -> Result<()> {
+    let mut asked = AskedTimes(Vec::new());
+    let _ = query.visit(&mut asked);
+    match find_function(query, |function| is_now_name(function) && !asked.0.contains(&function.name.span())) {
+        Some(place) => Err(Refusal {
+            place: Some(place),
+            ..Refusal::new("a training set has no now(): its rows are facts of the past")
+                .help("leave the condition out; a job and an export ask for a range of TIME")
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The places of now() after AS OF.
+struct AskedTimes(Vec<Span>);
+
+impl Visitor for AskedTimes {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        self.0.extend(lookup_time(factor).map(function_place));
+        ControlFlow::Continue(())
     }
 }
 

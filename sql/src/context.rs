@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
     Volatility, WindowUDF,
 };
 use datafusion::sql::sqlparser::ast;
-use freshet_core::{ModelDef, ServiceDef};
+use freshet_core::{ModelDef, ServiceDef, TrainingMode};
 
 use crate::error::nearest;
 use crate::prediction::function_named;
@@ -62,6 +62,8 @@ pub(crate) struct Catalog {
     pub services: Arc<BTreeMap<String, ServiceDef>>,
     /// In the order of the plan's list.
     models: Arc<Vec<ModelDef>>,
+    /// The query being planned is a training set's.
+    pub training: Option<TrainingMode>,
     options: ConfigOptions,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
 }
@@ -86,8 +88,8 @@ impl Catalog {
         options.optimizer.filter_null_join_keys = false;
         // An incremental plan needs scalar subqueries as joins; that they have one row is checked when lowering.
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(LookupPlanner::new(services.clone()))];
-        Catalog { relations: BTreeMap::new(), services, models: Arc::default(), options, relation_planners }
+        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(LookupPlanner::new(services.clone(), None))];
+        Catalog { relations: BTreeMap::new(), services, models: Arc::default(), training: None, options, relation_planners }
     }
 
     pub fn add(&mut self, name: &str, relation: Relation) {
@@ -96,7 +98,13 @@ impl Catalog {
 
     pub fn add_service(&mut self, service: ServiceDef) {
         Arc::make_mut(&mut self.services).insert(service.name.clone(), service);
-        self.relation_planners = vec![Arc::new(LookupPlanner::new(self.services.clone()))];
+        self.relation_planners = vec![Arc::new(LookupPlanner::new(self.services.clone(), self.training))];
+    }
+
+    /// The same names, for the query of a training set.
+    pub fn for_training(&self, mode: TrainingMode) -> Catalog {
+        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(LookupPlanner::new(self.services.clone(), Some(mode)))];
+        Catalog { training: Some(mode), relation_planners, ..self.clone() }
     }
 
     /// Becomes the next model of the plan, too: a model is known by its index there.

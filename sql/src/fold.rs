@@ -12,12 +12,16 @@ use datafusion::sql::sqlparser::ast::{
 };
 use freshet_core::ServiceDef;
 
-use crate::context::FEATURES_SCHEMA;
+use crate::context::{Catalog, FEATURES_SCHEMA};
 use crate::relation::{EVENT_TIME, STATUS, hidden_qualifier};
+use crate::training::asked_of;
+
+/// The time of a lookup whose answer is there already; no user can type it unquoted.
+const REVEALED: &str = "freshet$revealed";
 
 /// The query with its lookups folded.
-pub(crate) fn fold_lookups(mut query: Query, services: &BTreeMap<String, ServiceDef>) -> Query {
-    let _ = query.visit(&mut Fold { services });
+pub(crate) fn fold_lookups(mut query: Query, catalog: &Catalog) -> Query {
+    let _ = query.visit(&mut Fold { services: &catalog.services, training: catalog.training.is_some() });
     query
 }
 
@@ -65,6 +69,7 @@ pub(crate) fn normal(ident: &Ident) -> String {
 
 struct Fold<'a> {
     services: &'a BTreeMap<String, ServiceDef>,
+    training: bool,
 }
 
 impl VisitorMut for Fold<'_> {
@@ -90,6 +95,9 @@ impl VisitorMut for Fold<'_> {
             }
         }
         for from in &mut select.from {
+            if self.training {
+                ask_early(from);
+            }
             fold_joins(from);
         }
         ControlFlow::Continue(())
@@ -149,6 +157,33 @@ fn reveal(select: &mut Select, alias: &str, name: &str, hidden: &str) {
         }
         ControlFlow::<()>::Continue(())
     });
+}
+
+/// A training set asks as of the arrival of one relation of the left side: the lookup moves directly above that, where its rows have their
+/// own epochs, and the features wait for the place where the text has them.
+///
+/// `s JOIN a LEFT JOIN FEATURES(x) AS OF arrival(s) AS f` → `(s LEFT JOIN FEATURES(x) AS OF arrival(s) AS f) JOIN a LEFT JOIN FEATURES(x) AS OF
+/// "freshet$revealed" AS f`
+fn ask_early(from: &mut TableWithJoins) {
+    let named = |factor: &TableFactor| relation_name(factor).and_then(|name| name.0.last().and_then(|part| part.as_ident()).map(normal));
+    let names: Vec<Option<String>> = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)).map(named).collect();
+    for index in 0..from.joins.len() {
+        let Some(asked) = lookup_time(&from.joins[index].relation).and_then(asked_of) else { continue };
+        let relation = normal(asked.relation);
+        let Some(place) = names[..=index].iter().position(|name| name.as_ref() == Some(&relation)) else { continue };
+        let lookup = from.joins[index].clone();
+        if let TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(time)), .. } = &mut from.joins[index].relation {
+            *time = Expr::Identifier(Ident::with_quote('"', REVEALED));
+        }
+        let factor = if place == 0 { &mut from.relation } else { &mut from.joins[place - 1].relation };
+        let below = TableWithJoins { relation: factor.clone(), joins: vec![lookup] };
+        *factor = TableFactor::NestedJoin { table_with_joins: Box::new(below), alias: None };
+    }
+}
+
+/// True for the place where features that were looked up early get their names.
+pub(crate) fn is_revealed(time: &Expr) -> bool {
+    matches!(time, Expr::Identifier(ident) if ident.value == REVEALED)
 }
 
 /// `a JOIN b … LEFT JOIN FEATURES(s) … JOIN c` → `(a JOIN b … LEFT JOIN FEATURES(s) …) JOIN c`, from the left.

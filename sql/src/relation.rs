@@ -1,10 +1,11 @@
 //! `LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()`: a relation planner and the plan node it makes.
 //!
 //! The node's columns are the left side's, then the service's output under the join's alias, then status and event_time under names no
-//! user can type. It has the left side as its only input; which features it reads is settled when lowering.
+//! user can type. It has the left side as its only input; which features it reads is settled when lowering. In a training set the node stands
+//! directly above the relation whose arrival it asks for, and its features wait under hidden names until the text joins them.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,16 +13,19 @@ use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DFSchemaRef, Result, TableReference, plan_err};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Extension, LogicalPlan, Operator, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, Operator, UserDefinedLogicalNodeCore};
 use datafusion::sql::sqlparser::ast;
-use freshet_core::ServiceDef;
+use freshet_core::{ServiceDef, TrainingMode};
 
 use crate::context::FEATURES_SCHEMA;
-use crate::fold::{lookup_alias, lookup_service, normal};
+use crate::fold::{is_revealed, lookup_alias, lookup_service, lookup_time, normal};
+use crate::training::{asked_of, early};
 
 /// The hidden columns behind `f.status` and `f.event_time`.
 pub(crate) const STATUS: &str = "f$status";
 pub(crate) const EVENT_TIME: &str = "f$event_time";
+/// Begins the name of a feature that a training set has looked up and not yet shown.
+pub(crate) const EARLY: &str = "freshet$";
 
 /// The qualifier of the hidden columns of the lookup that is called `alias`.
 pub(crate) fn hidden_qualifier(alias: &str) -> String {
@@ -46,13 +50,34 @@ pub(crate) struct FeatureLookup {
     pub alias: String,
     /// Over the left side, in the order of [`service_input`].
     pub bindings: Vec<Expr>,
+    pub asked: Asked,
     pub left: Arc<LogicalPlan>,
     output: Vec<FieldRef>,
     schema: DFSchemaRef,
 }
 
+/// The instant a lookup answers for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Asked {
+    /// A view's: AS OF now().
+    Now,
+    /// A training set's: as of the arrival of the left row.
+    Arrival,
+    /// A training set's that knows the whole input: at this time of the left row, or at its arrival.
+    Hindsight(Option<Expr>),
+}
+
+impl Asked {
+    fn time(&self) -> Option<&Expr> {
+        match self {
+            Asked::Hindsight(time) => time.as_ref(),
+            Asked::Now | Asked::Arrival => None,
+        }
+    }
+}
+
 impl FeatureLookup {
-    fn new(service: String, alias: String, bindings: Vec<Expr>, output: Vec<FieldRef>, left: LogicalPlan) -> Result<FeatureLookup> {
+    fn new(service: String, alias: String, bindings: Vec<Expr>, asked: Asked, output: Vec<FieldRef>, left: LogicalPlan) -> Result<FeatureLookup> {
         let mut fields: Vec<(Option<TableReference>, FieldRef)> =
             left.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
         let qualifier = TableReference::bare(alias.as_str());
@@ -62,7 +87,7 @@ impl FeatureLookup {
         fields.push((Some(hidden.clone()), Arc::new(Field::new(STATUS, DataType::Utf8, false))));
         fields.push((Some(hidden), Arc::new(Field::new(EVENT_TIME, event_time, true))));
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
-        Ok(FeatureLookup { service, alias, bindings, left: Arc::new(left), output, schema })
+        Ok(FeatureLookup { service, alias, bindings, asked, left: Arc::new(left), output, schema })
     }
 }
 
@@ -86,7 +111,13 @@ impl UserDefinedLogicalNodeCore for FeatureLookup {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        self.bindings.clone()
+        self.bindings.iter().chain(self.asked.time()).cloned().collect()
+    }
+
+    /// A condition on the left side may be tested first. In a view it may not: one about now() would change the epoch of the question.
+    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
+        let left = if self.asked == Asked::Now { 0 } else { self.left.schema().fields().len() };
+        self.schema.fields()[left..].iter().map(|field| field.name().clone()).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,9 +125,13 @@ impl UserDefinedLogicalNodeCore for FeatureLookup {
         write!(f, "FeatureLookup: {} as {} by [{}]", self.service, self.alias, bindings.join(", "))
     }
 
-    fn with_exprs_and_inputs(&self, bindings: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<FeatureLookup> {
+    fn with_exprs_and_inputs(&self, mut bindings: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<FeatureLookup> {
         let left = inputs.pop().expect("a lookup has one input");
-        FeatureLookup::new(self.service.clone(), self.alias.clone(), bindings, self.output.clone(), left)
+        let asked = match &self.asked {
+            Asked::Hindsight(Some(_)) => Asked::Hindsight(bindings.pop()),
+            other => other.clone(),
+        };
+        FeatureLookup::new(self.service.clone(), self.alias.clone(), bindings, asked, self.output.clone(), left)
     }
 
     /// Left columns that are wanted above or bound here; without this every column of the left side would be kept.
@@ -104,7 +139,9 @@ impl UserDefinedLogicalNodeCore for FeatureLookup {
         let left = self.left.schema();
         let width = left.fields().len();
         let mut needed: Vec<usize> = output_columns.iter().copied().filter(|column| *column < width).collect();
-        needed.extend(self.bindings.iter().flat_map(|expr| expr.column_refs()).filter_map(|column| left.index_of_column(column).ok()));
+        needed.extend(
+            self.bindings.iter().chain(self.asked.time()).flat_map(|expr| expr.column_refs()).filter_map(|column| left.index_of_column(column).ok()),
+        );
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])
@@ -115,11 +152,12 @@ impl UserDefinedLogicalNodeCore for FeatureLookup {
 #[derive(Debug)]
 pub(crate) struct LookupPlanner {
     services: Arc<BTreeMap<String, ServiceDef>>,
+    training: Option<TrainingMode>,
 }
 
 impl LookupPlanner {
-    pub fn new(services: Arc<BTreeMap<String, ServiceDef>>) -> LookupPlanner {
-        LookupPlanner { services }
+    pub fn new(services: Arc<BTreeMap<String, ServiceDef>>, training: Option<TrainingMode>) -> LookupPlanner {
+        LookupPlanner { services, training }
     }
 
     fn lookup(&self, mut joined: ast::TableWithJoins, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
@@ -134,6 +172,11 @@ impl LookupPlanner {
             return plan_err!("there is no feature service named {name}");
         };
         let alias = context.normalize_ident(lookup_alias(&join.relation).expect("a folded join ends with its lookup").clone());
+        let time = lookup_time(&join.relation);
+        if time.is_some_and(is_revealed) {
+            return revealed(left, &alias);
+        }
+        let asked = self.asked(time, left.schema(), context)?;
         let constraint = match join.join_operator {
             ast::JoinOperator::Left(constraint) | ast::JoinOperator::LeftOuter(constraint) => constraint,
             _ => return plan_err!("FEATURES({name}) answers every left row, so it stands in a LEFT JOIN"),
@@ -153,10 +196,44 @@ impl LookupPlanner {
                 None => plan_err!("FEATURES({name}) needs a value for {}; its keys and request columns are {}", field.name(), names(&input)),
             })
             .collect::<Result<Vec<Expr>>>()?;
-        let output = service.schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true))).collect();
-        let node = FeatureLookup::new(name, alias, bindings, output, left)?;
+        let shown = |name: &str| if asked == Asked::Now { name.to_string() } else { early(name) };
+        let output = service.schema.fields().iter();
+        let output = output.map(|field| Arc::new(field.as_ref().clone().with_name(shown(field.name())).with_nullable(true))).collect();
+        let node = FeatureLookup::new(name, alias, bindings, asked, output, left)?;
         Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
     }
+
+    fn asked(&self, time: Option<&ast::Expr>, left: &DFSchema, context: &mut dyn RelationPlannerContext) -> Result<Asked> {
+        let (Some(mode), Some(asked)) = (self.training, time.and_then(asked_of)) else { return Ok(Asked::Now) };
+        match (mode, asked.column) {
+            (TrainingMode::AsServed, _) => Ok(Asked::Arrival),
+            (TrainingMode::EventTime, None) => Ok(Asked::Hindsight(None)),
+            (TrainingMode::EventTime, Some(column)) => {
+                let time = context.sql_to_expr(ast::Expr::CompoundIdentifier(vec![asked.relation.clone(), column.clone()]), left)?;
+                match time.get_type(left)? {
+                    DataType::Timestamp(_, None) => Ok(Asked::Hindsight(Some(time))),
+                    other => plan_err!("FEATURES(…) AS OF {column} needs a TIMESTAMP, and it is {other}"),
+                }
+            }
+        }
+    }
+}
+
+/// Features that were looked up early get their names, at the place where the text joins them.
+fn revealed(left: LogicalPlan, alias: &str) -> Result<LogicalPlan> {
+    let qualifier = TableReference::bare(alias);
+    let (mut own, mut features) = (Vec::new(), Vec::new());
+    for column in left.schema().columns() {
+        match column.name.strip_prefix(EARLY) {
+            Some(name) if column.relation.as_ref() == Some(&qualifier) => {
+                let name = name.to_string();
+                features.push(Expr::Column(column).alias_qualified(Some(qualifier.clone()), name));
+            }
+            _ => own.push(Expr::Column(column)),
+        }
+    }
+    own.append(&mut features);
+    LogicalPlanBuilder::from(left).project(own)?.build()
 }
 
 impl RelationPlanner for LookupPlanner {

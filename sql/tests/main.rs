@@ -7,4 +7,5 @@ mod golden;
 mod lookups;
 mod parse;
 mod three_way;
+mod training;
 mod traps;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::logical_expr::{Expr, Extension};
-use freshet_core::{LookupPart, NodeId, Op, ServiceColumn, ServiceDef};
+use freshet_core::{LookupPart, LookupTime, NodeId, Op, ServiceColumn, ServiceDef};
 
 use super::Lowering;
 use super::project::column;
 use crate::prediction::Prediction;
 use crate::refusal::{Refusal, Result};
-use crate::relation::{FeatureLookup, service_input};
+use crate::relation::{Asked, FeatureLookup, service_input};
 
 impl Lowering<'_> {
     pub(super) fn extension(&mut self, extension: &Extension) -> Result<NodeId> {
@@ -25,8 +25,15 @@ impl Lowering<'_> {
     fn lookup(&mut self, lookup: &FeatureLookup) -> Result<NodeId> {
         let service = self.services.get(&lookup.service).expect("the planner found the service").clone();
         let left = self.lower(&lookup.left)?;
-        let wanted: Vec<Expr> = lookup.bindings.to_vec();
+        let mut wanted: Vec<Expr> = lookup.bindings.to_vec();
+        if let Asked::Hindsight(Some(time)) = &lookup.asked {
+            wanted.push(time.clone());
+        }
         let (wide, bound) = self.extend(left, lookup.left.schema(), &wanted)?;
+        let at = match &lookup.asked {
+            Asked::Now | Asked::Arrival => LookupTime::Now,
+            Asked::Hindsight(time) => LookupTime::EventTime { column: time.as_ref().and_then(|_| bound.last().copied()) },
+        };
         let input = service_input(&service);
         let bound_to = |name: &str| bound[input.iter().position(|field| field.name() == name).expect("the input names every key and request column")];
 
@@ -59,7 +66,7 @@ impl Lowering<'_> {
         let status = fields.len();
         fields.push(Arc::new(Field::new("status", DataType::Utf8, true)));
         fields.push(Arc::new(Field::new("event_time", DataType::Timestamp(TimeUnit::Nanosecond, None), true)));
-        let node = self.push(Op::Lookup { parts, at: freshet_core::LookupTime::Now }, inputs, Arc::new(Schema::new(fields)));
+        let node = self.push(Op::Lookup { parts, at }, inputs, Arc::new(Schema::new(fields)));
         let order: Vec<usize> = own.into_iter().chain(place_of).chain([status, status + 1]).collect();
         Ok(self.in_order(node, &order, &service, lookup))
     }

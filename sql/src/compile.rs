@@ -14,6 +14,7 @@ use crate::parse::parse_script;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
 use crate::retraining::check_wall_clock;
+use crate::training::TrainingSets;
 
 /// Planning recurses; a deep expression must not end the process.
 const STACK_BYTES: usize = 64 << 20;
@@ -42,6 +43,7 @@ pub struct Program {
     pub statements: Vec<Statement>,
     pub explains: Vec<ExplainOutput>,
     pub warnings: Vec<SqlError>,
+    pub(crate) training: TrainingSets,
 }
 
 /// Compiles the scripts as if they were one. Runs on a thread of its own, named `freshet-sql`, with a stack of 64 MiB; a panic of the
@@ -98,10 +100,11 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
             check_wall_clock(&statement.body).map_err(|refusal| refusal.into_error(file, statement.place.start()))?;
         }
     }
+    let training = pipeline.training_sets();
     let plan = pipeline.finish();
     plan.validate().map_err(|error| SqlError::new("", Location { line: 1, column: 1 }, format!("{error}; that is a bug of Freshet")))?;
     for (explain, file, start) in wanted {
         explains.push(explain::named(&explain, &plan, &statements).map_err(|refusal| refusal.into_error(&file, start))?);
     }
-    Ok(Program { plan, settings, statements, explains, warnings })
+    Ok(Program { plan, settings, statements, explains, warnings, training })
 }

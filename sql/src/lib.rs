@@ -30,9 +30,11 @@ mod refusal;
 mod relation;
 mod retraining;
 mod tokens;
+mod training;
 mod variables;
 mod windows;
 
 pub use compile::{Program, Script, Settings, compile};
 pub use error::SqlError;
 pub use explain::{ExplainOutput, explain_plan};
+pub use training::skippable_sources;

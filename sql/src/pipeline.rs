@@ -15,7 +15,9 @@ use crate::compile::Settings;
 use crate::context::{Catalog, Relation};
 use crate::error::nearest;
 use crate::lower::{FeatureQuery, Lowering};
+use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
+use crate::training::{TrainingSet, TrainingSets};
 use crate::windows::{TIME_COLUMN, expand};
 use crate::{define, model, monitor, part, retraining};
 
@@ -32,6 +34,7 @@ pub(crate) struct Pipeline<'a> {
     /// Names of CREATE VIEW, which have no node.
     inlined: BTreeSet<String>,
     settings: Settings,
+    training: BTreeMap<String, TrainingSet>,
     warnings: Vec<Refusal>,
 }
 
@@ -44,6 +47,7 @@ impl<'a> Pipeline<'a> {
             relations: BTreeMap::new(),
             inlined: BTreeSet::new(),
             settings: Settings::default(),
+            training: BTreeMap::new(),
             warnings: Vec::new(),
         }
     }
@@ -87,6 +91,12 @@ impl<'a> Pipeline<'a> {
             Stmt::Select(query) => crate::query::check(query, &self.plan),
             Stmt::Explain(_) => unreachable!("EXPLAIN changes no pipeline"),
         }
+    }
+
+    /// What the plans of training sets are made of.
+    pub fn training_sets(&self) -> TrainingSets {
+        let plan = Plan { clock: self.settings.clock, ..self.plan.clone() };
+        TrainingSets { plan, relations: self.relations.clone(), sets: self.training.clone() }
     }
 
     /// The plan of everything that was applied, without nodes that nothing reads.
@@ -153,7 +163,7 @@ impl<'a> Pipeline<'a> {
         if !(or_replace && self.inlined.contains(&known)) {
             self.is_new(name, false)?;
         }
-        check_maintained(query, &self.catalog.services)?;
+        check_maintained(query, &self.catalog)?;
         let plan = plan_query(query, &self.catalog)?;
         // Planned to the end and thrown away, so that its errors show here and not where it is used.
         let optimised = plan_maintained(query, &self.catalog)?;
@@ -186,6 +196,7 @@ impl<'a> Pipeline<'a> {
         if let Some(window) = view.windows.iter().find(|window| window.ms() == 0) {
             return Err(Refusal::new("a window of length zero is always empty").at(window.place.0));
         }
+        refuse_predictions(&view.query, "cannot stand in a feature view, whose values are features")?;
         let expanded = expand(view)?;
         let plan = plan_maintained(&expanded.query, &self.catalog)?;
         let entity: Vec<String> = view.entity.iter().map(normal_name).collect();
@@ -258,9 +269,10 @@ impl<'a> Pipeline<'a> {
         if !self.is_new(&set.name, set.if_not_exists)? {
             return Ok(());
         }
-        let mut draft = self.clone();
-        let node = draft.create_materialized_view(&set.name, &set.query)?;
-        let def = retraining::training_set(set, draft.plan.node(node).schema.clone())?;
+        let planned = TrainingSet::new(set, &self.catalog);
+        let schema = planned.schema(&self.plan, &self.relations)?;
+        let def = retraining::training_set(set, schema)?;
+        self.training.insert(def.name.clone(), planned);
         self.plan.training_sets.push(def);
         Ok(())
     }
@@ -343,7 +355,7 @@ fn exists(name: &Ident, if_not_exists: bool, what: &str) -> Result<()> {
 }
 
 /// Sources stand in name order: a source's index is its rank in the order of positions.
-fn sort_sources(plan: &mut Plan) {
+pub(crate) fn sort_sources(plan: &mut Plan) {
     let mut order: Vec<usize> = (0..plan.sources.len()).collect();
     order.sort_by(|a, b| plan.sources[*a].name.cmp(&plan.sources[*b].name));
     plan.sources = order.iter().map(|index| plan.sources[*index].clone()).collect();

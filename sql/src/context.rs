@@ -18,6 +18,7 @@ use freshet_core::{ModelDef, ServiceDef, TrainingMode};
 
 use crate::error::nearest;
 use crate::prediction::function_named;
+use crate::quality;
 use crate::relation::LookupPlanner;
 
 /// The type of now() and of TIMESTAMP without a precision (C4b).
@@ -153,7 +154,7 @@ impl Functions {
         for function in SessionStateDefaults::default_scalar_functions().into_iter().chain([now]) {
             functions.scalar.extend(names(function.name(), function.aliases()).map(|name| (name, function.clone())));
         }
-        for function in SessionStateDefaults::default_aggregate_functions() {
+        for function in SessionStateDefaults::default_aggregate_functions().into_iter().chain(quality::functions().map(Arc::new)) {
             functions.aggregate.extend(names(function.name(), function.aliases()).map(|name| (name, function.clone())));
         }
         for function in SessionStateDefaults::default_window_functions() {

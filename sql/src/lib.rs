@@ -25,6 +25,7 @@ mod pipeline;
 mod predict;
 mod prediction;
 mod print;
+mod quality;
 pub mod query;
 mod refusal;
 mod relation;

@@ -148,7 +148,9 @@ impl Binder<'_> {
             && matches!(function.parameters, FunctionArguments::None)
             && arguments(function).is_none_or(|list| list.duplicate_treatment.is_none() && list.clauses.is_empty());
         if !plain {
-            return Err(Refusal::new(format!("{name} takes arguments only: no DISTINCT, FILTER, ORDER BY or OVER")).at(place));
+            return Err(Refusal::new(format!("{name} takes arguments only: no DISTINCT, FILTER, ORDER BY or OVER"))
+                .help(format!("{name}(model, …)"))
+                .at(place));
         }
         let (index, model) = self.model(function)?;
         let list = arguments(function).expect("the model stands in it");
@@ -156,7 +158,9 @@ impl Binder<'_> {
         let mut given = Vec::new();
         for argument in &list.args[1..] {
             match route_of(argument)? {
-                Some(_) if route.is_some() => return Err(Refusal::new("version and alias exclude each other").at(argument.span())),
+                Some(_) if route.is_some() => {
+                    return Err(Refusal::new("version and alias exclude each other").help("leave one of them out").at(argument.span()));
+                }
                 Some(found) => route = Some(found),
                 None => self.add(&mut given, argument, scope, place)?,
             }

@@ -20,8 +20,6 @@ use crate::context::Catalog;
 use crate::now::readable;
 use crate::refusal::{Refusal, Result};
 
-/// Qualifies the columns of predictions; no user can type it.
-const QUALIFIER: &str = "freshet$predict";
 const SCORE: &str = "predict$";
 const VERSION: &str = "model_version$";
 
@@ -74,6 +72,16 @@ struct PredictFunction {
     output: PredictOutput,
 }
 
+impl PredictFunction {
+    fn shown(&self) -> &str {
+        match (self.output, self.def.outputs.as_slice()) {
+            (PredictOutput::Version, _) => "model_version",
+            (PredictOutput::Score, [output]) => output.name(),
+            (PredictOutput::Score, _) => &self.def.name,
+        }
+    }
+}
+
 impl PartialEq for PredictFunction {
     fn eq(&self, other: &PredictFunction) -> bool {
         self.name == other.name
@@ -123,7 +131,7 @@ pub(crate) fn mentions_prediction(expr: &Expr) -> bool {
     expr.exists(|part| Ok(call_in(part).is_some())).unwrap_or(false)
 }
 
-/// One call of a node; its column is named after its whole text, so that equal calls are one.
+/// One call of a node; its column is qualified by the call's whole text, so that equal calls are one and no user can name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PlannedCall {
     pub model: usize,
@@ -133,6 +141,7 @@ pub(crate) struct PlannedCall {
     pub arguments: usize,
     /// What the plan calls the column.
     pub shown: String,
+    column: Column,
     field: FieldRef,
 }
 
@@ -148,10 +157,9 @@ pub(crate) struct Prediction {
 
 impl Prediction {
     fn new(calls: Vec<PlannedCall>, arguments: Vec<Expr>, input: Arc<LogicalPlan>) -> PlanResult<Prediction> {
-        let qualifier = TableReference::bare(QUALIFIER);
         let mut fields: Vec<(Option<TableReference>, FieldRef)> =
             input.schema().iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
-        fields.extend(calls.iter().map(|call| (Some(qualifier.clone()), call.field.clone())));
+        fields.extend(calls.iter().map(|call| (call.column.relation.clone(), call.field.clone())));
         let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
         Ok(Prediction { calls, arguments, input, schema })
     }
@@ -181,7 +189,7 @@ impl UserDefinedLogicalNodeCore for Prediction {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let calls: Vec<&str> = self.calls.iter().map(|call| call.field.name().as_str()).collect();
+        let calls: Vec<String> = self.calls.iter().map(|call| call.column.flat_name()).collect();
         write!(f, "Prediction: {}", calls.join(", "))
     }
 
@@ -277,25 +285,24 @@ fn computed(mut exprs: Vec<Expr>, mut input: Arc<LogicalPlan>, catalog: &Catalog
 }
 
 fn column_of(call: &Expr) -> Column {
-    Column::new(Some(TableReference::bare(QUALIFIER)), call.schema_name().to_string())
+    let name = call_in(call).map_or("", |(function, _)| function.shown());
+    Column::new(Some(TableReference::bare(call.schema_name().to_string())), format!("{name}$"))
 }
 
 fn planned(call: &Expr, schema: &DFSchema, catalog: &Catalog) -> Result<(PlannedCall, Vec<Expr>)> {
     let (function, arguments) = call_in(call).expect("only calls are planned");
     let def = catalog.models().get(function.model).unwrap_or(&function.def);
     let values = def.inputs.iter().zip(arguments).map(|(input, argument)| in_type(argument, input, def, schema)).collect::<Result<Vec<_>>>()?;
-    let (shown, values) = match (function.output, def.outputs.as_slice()) {
-        (PredictOutput::Version, _) => ("model_version".to_string(), Vec::new()),
-        (PredictOutput::Score, [output]) => (output.name().clone(), values),
-        (PredictOutput::Score, _) => (def.name.clone(), values),
-    };
+    let values = if function.output == PredictOutput::Version { Vec::new() } else { values };
+    let column = column_of(call);
     let planned = PlannedCall {
         model: function.model,
         route: function.route,
         output: function.output,
         arguments: values.len(),
-        shown,
-        field: Arc::new(Field::new(column_of(call).name, function.data_type.clone(), true)),
+        shown: function.shown().to_string(),
+        field: Arc::new(Field::new(&column.name, function.data_type.clone(), true)),
+        column,
     };
     Ok((planned, values))
 }

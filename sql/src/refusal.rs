@@ -5,6 +5,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
 use crate::error::{SqlError, nearest};
+use crate::quality::Quality;
 
 /// A reason with its place, if known, and its remedy.
 #[derive(Debug, Clone)]
@@ -89,7 +90,12 @@ fn in_our_words(message: String) -> Refusal {
         return Refusal::new(format!("two columns are called {name}")).help("give each its own name: … AS other");
     }
     if let Some((function, _)) = message.strip_prefix("Function '").and_then(|rest| rest.split_once('\'')) {
-        return Refusal::new(format!("{function}() does not take arguments of these types")).help("CAST them to what it takes");
+        // Of our own functions, which say what they take.
+        let own = Quality::named(function).and_then(|_| message.split("Error during planning: ").nth(1));
+        return match own.and_then(|own| own.trim_end_matches('"').split_once("; ")) {
+            Some((wrong, help)) => Refusal::new(wrong).help(help),
+            None => Refusal::new(format!("{function}() does not take arguments of these types")).help("CAST them to what it takes"),
+        };
     }
     // Syntax trees printed for developers.
     Refusal::new(message.split(" { ").next().unwrap_or_default().trim_end_matches(" Substring").to_string())

@@ -6,6 +6,7 @@ mod given;
 mod golden;
 mod lookups;
 mod parse;
+mod predict;
 mod three_way;
 mod training;
 mod traps;

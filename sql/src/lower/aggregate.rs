@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::expr::AggregateFunction as AggregateExpr;
+use datafusion::logical_expr::expr::{AggregateFunction as AggregateExpr, AggregateFunctionParams};
 use datafusion::logical_expr::{Aggregate, Cast, Expr, ExprSchemable};
 use freshet_core::{AggregateCall, AggregateFunction, NodeId, Op};
 
@@ -12,6 +12,7 @@ use super::Lowering;
 use super::output::storable;
 use crate::expr::bare;
 use crate::now::{mentions_now, readable};
+use crate::quality::{Quality, loss_of};
 use crate::refusal::{Refusal, Result};
 
 /// One aggregate of the text, before its argument and filter are columns.
@@ -19,6 +20,8 @@ use crate::refusal::{Refusal, Result};
 pub(super) struct Call {
     pub function: AggregateFunction,
     pub argument: Option<Expr>,
+    /// Of auc only.
+    pub label: Option<Expr>,
     pub distinct: bool,
     pub filter: Option<Expr>,
 }
@@ -37,7 +40,7 @@ impl Lowering<'_> {
                     .at_expr(filter)
                     .about_now());
             }
-            wanted.extend(call.argument.iter().chain(&call.filter).cloned());
+            wanted.extend(call.argument.iter().chain(&call.label).chain(&call.filter).cloned());
         }
         let (node, mut columns) = self.arguments(input, schema, &wanted)?;
         let rest = columns.split_off(keys.len());
@@ -47,7 +50,7 @@ impl Lowering<'_> {
             .map(|call| AggregateCall {
                 function: call.function,
                 argument: call.argument.and_then(|_| rest.next()),
-                label: None,
+                label: call.label.and_then(|_| rest.next()),
                 distinct: call.distinct,
                 filter: call.filter.and_then(|_| rest.next()),
             })
@@ -73,6 +76,9 @@ pub(super) fn call_of(expr: &Expr, schema: &DFSchema) -> Result<Call> {
         return Err(Refusal::new(format!("{} is not an aggregate", readable(&expr))).at_expr(&expr));
     };
     let refuse = |message: String| Refusal::new(message).at_expr(&expr);
+    if let Some(quality) = Quality::named(func.name()) {
+        return quality_call(quality, params, &expr);
+    }
     let function = match func.name() {
         "count" => AggregateFunction::Count,
         "sum" => AggregateFunction::Sum,
@@ -87,7 +93,7 @@ pub(super) fn call_of(expr: &Expr, schema: &DFSchema) -> Result<Call> {
         "bool_or" => AggregateFunction::BoolOr,
         other => {
             return Err(refuse(format!("the aggregate {other} is not kept up to date yet"))
-                .help("these are: count, sum, avg, min, max, var, var_pop, stddev, stddev_pop, bool_and, bool_or"));
+                .help("these are: count, sum, avg, min, max, var, var_pop, stddev, stddev_pop, bool_and, bool_or, auc, log_loss, brier"));
         }
     };
     if params.null_treatment.is_some() {
@@ -100,7 +106,28 @@ pub(super) fn call_of(expr: &Expr, schema: &DFSchema) -> Result<Call> {
         [argument] => Some(argument_of(function, argument.clone(), schema)?),
         _ => return Err(refuse(format!("{} takes one argument", function.sql()))),
     };
-    Ok(Call { function, argument, distinct: params.distinct, filter })
+    Ok(Call { function, argument, label: None, distinct: params.distinct, filter })
+}
+
+/// log_loss and brier are means of what each row loses, and so as exact under retraction as any mean.
+fn quality_call(quality: Quality, params: &AggregateFunctionParams, expr: &Expr) -> Result<Call> {
+    let name = quality.name();
+    let refuse = |message: String| Err(Refusal::new(message).help(format!("{name}(score, label)")).at_expr(expr));
+    if params.distinct {
+        return refuse(format!("{name} takes no DISTINCT: equal rows count as often as they are there"));
+    }
+    if params.null_treatment.is_some() || !params.order_by.is_empty() {
+        return refuse(format!("{name} takes neither ORDER BY nor IGNORE NULLS"));
+    }
+    let [score, label] = params.args.as_slice() else { return refuse(format!("{name} takes a score and a label")) };
+    let filter = params.filter.as_deref().cloned();
+    Ok(match quality {
+        Quality::Auc => Call { function: AggregateFunction::Auc, argument: Some(score.clone()), label: Some(label.clone()), distinct: false, filter },
+        Quality::LogLoss | Quality::Brier => {
+            let loss = loss_of(quality, vec![score.clone(), label.clone()]);
+            Call { function: AggregateFunction::Avg, argument: Some(loss), label: None, distinct: false, filter }
+        }
+    })
 }
 
 /// The argument in the type the operator adds up in.

@@ -75,6 +75,11 @@ impl Lowering<'_> {
                     .help("count the distinct values in a materialised view with GROUP BY")
                     .at_expr(&aggregate.aggr_expr[*index]));
             }
+            if call.label.is_some() {
+                return Err(Refusal::new("auc over a window is not supported yet")
+                    .help("log_loss and brier have windows; auc: in a materialised view with GROUP BY")
+                    .at_expr(&aggregate.aggr_expr[*index]));
+            }
             let (window, filter) = window_of(&call, &time, input_schema)?;
             check_hop(&window, query.hop_ms)?;
             wanted.extend(call.argument.iter().chain(&filter).cloned());

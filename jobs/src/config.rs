@@ -29,6 +29,9 @@ pub struct Layer {
     /// Slows a replay down to this rate
     #[arg(long, value_name = "N")]
     pub events_per_second: Option<u64>,
+    /// The shared library of ONNX Runtime, for pipelines with models [default: the one of Python's onnxruntime package]
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
 }
 
 /// What a run uses.
@@ -41,12 +44,20 @@ pub struct Config {
     pub flight: SocketAddr,
     pub http: SocketAddr,
     pub events_per_second: Option<u64>,
+    /// None: it is searched for when a plan has models (`onnx.rs`).
+    pub onnxruntime: Option<PathBuf>,
+    /// Whose onnxruntime package is asked: FRESHET_PYTHON, else the one on the PATH.
+    pub python: PathBuf,
 }
 
 impl Config {
     /// File, then environment, then flags. Errors name the file or variable and what is wrong in it.
     pub fn load(file: Option<&Path>, flags: Layer) -> Result<Config> {
-        Config::resolve(read_file(file)?, environment(environment_variable)?, flags)
+        let mut config = Config::resolve(read_file(file)?, environment(environment_variable)?, flags)?;
+        // The variable of ONNX Runtime's other users; ours wins.
+        config.onnxruntime = config.onnxruntime.or_else(|| environment_variable("ORT_DYLIB_PATH").map(PathBuf::from));
+        config.python = environment_variable("FRESHET_PYTHON").map_or(config.python, PathBuf::from);
+        Ok(config)
     }
 
     fn resolve(file: Layer, environment: Layer, flags: Layer) -> Result<Config> {
@@ -63,6 +74,8 @@ impl Config {
             flight: all.flight.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8815))),
             http: all.http.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8816))),
             events_per_second: all.events_per_second,
+            onnxruntime: all.onnxruntime,
+            python: PathBuf::from("python3"),
         })
     }
 }
@@ -75,6 +88,7 @@ impl Layer {
             flight: self.flight.or(below.flight),
             http: self.http.or(below.http),
             events_per_second: self.events_per_second.or(below.events_per_second),
+            onnxruntime: self.onnxruntime.or(below.onnxruntime),
         }
     }
 }
@@ -102,6 +116,7 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer> {
         flight: parsed("FRESHET_FLIGHT", variable("FRESHET_FLIGHT"))?,
         http: parsed("FRESHET_HTTP", variable("FRESHET_HTTP"))?,
         events_per_second: parsed("FRESHET_EVENTS_PER_SECOND", variable("FRESHET_EVENTS_PER_SECOND"))?,
+        onnxruntime: variable("FRESHET_ONNXRUNTIME").map(PathBuf::from),
     })
 }
 

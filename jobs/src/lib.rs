@@ -6,11 +6,13 @@
 //! | `config.rs` | settings: file < environment < flag |
 //! | `exit.rs` | exit codes, and how an error becomes one |
 //! | `scripts.rs` | paths to scripts |
+//! | `onnx.rs` | where ONNX Runtime lies |
 //! | `node.rs` | `freshet run`: THE wiring |
 //! | `queries.rs` | SQL behind the servers |
 //! | `progress.rs`, `watch.rs` | the live line on the terminal |
 //! | `client.rs`, `shell.rs`, `features.rs` | `freshet sql` and `freshet features get`, over Flight |
 //! | `retrain/` | retraining jobs: the control plane, training data, trainers, validation |
+//! | `training_set.rs`, `models.rs` | `freshet training-set export` and `freshet models` |
 //! | `rows.rs` | answers as table, JSON or CSV |
 //! | `explain.rs` | `freshet explain` |
 //! | `test/` | `freshet test`: sqllogictest files and pipeline fixtures in an embedded engine |
@@ -22,7 +24,9 @@ mod config;
 mod exit;
 mod explain;
 mod features;
+mod models;
 mod node;
+mod onnx;
 mod progress;
 mod queries;
 mod retrain;
@@ -30,6 +34,7 @@ mod rows;
 mod scripts;
 mod shell;
 mod test;
+mod training_set;
 mod watch;
 
 pub use cli::main;

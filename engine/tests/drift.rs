@@ -1,12 +1,12 @@
 //! C8: a monitor equals recomputation at every instant, under late rows, retractions, NULLs and switches of the model, whatever the cut.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, Schema};
 use freshet_core::{
-    ControlRecord, DriftCondition, DriftMethod, DriftSpec, Epoch, Format, Histogram, Missing, Model, ModelDef, Node, NodeId, Op, Plan, Reference,
-    Value,
+    Control, ControlOutput, ControlRecord, DriftCondition, DriftMethod, DriftSpec, Epoch, Format, Histogram, Missing, Model, ModelDef, Node, NodeId,
+    Op, Plan, Reader, Reference, Value,
 };
 use freshet_engine::{Engine, EngineConfig, StepCut};
 use freshet_testkit::generate::Shape;
@@ -215,5 +215,60 @@ fn an_evaluation_sees_what_lies_before_it_and_goes_on_in_silence() {
             (60_000, 59_999, None, 0, false, 0),
         ];
         assert_eq!(found, expected, "{cut:?}");
+    }
+}
+
+/// Writes down, at every instant of the grid, which evaluations can be read.
+struct Reading {
+    seen: Arc<Mutex<Vec<(Epoch, Vec<i128>)>>>,
+}
+
+impl Control for Reading {
+    fn start(&mut self, _: Option<Epoch>) -> freshet_core::Result<ControlOutput> {
+        Ok(ControlOutput::default())
+    }
+
+    fn next_point(&self, after: Epoch) -> Option<Epoch> {
+        Some(Epoch((after.0 / EVERY_MS + 1) * EVERY_MS))
+    }
+
+    fn decide(&mut self, point: Epoch, reader: &dyn Reader) -> freshet_core::Result<ControlOutput> {
+        let snapshot = reader.snapshot(&["v1"], Some(Epoch(point.0 - 1)))?;
+        let rows = snapshot.views[0].iter().flat_map(|batch| Value::rows_of(batch).unwrap());
+        let read = rows.map(|row| if let Value::Int(d) = row[0] { d } else { unreachable!("an instant is never NULL") }).collect();
+        self.seen.lock().unwrap().push((point, read));
+        Ok(ControlOutput::default())
+    }
+
+    fn pending(&self) -> Option<Epoch> {
+        None
+    }
+
+    fn running(&self) -> Vec<(String, Epoch)> {
+        Vec::new()
+    }
+
+    fn settle(&mut self, _: Epoch, _: &dyn Fn() -> bool) -> freshet_core::Result<Option<ControlOutput>> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn c6_a_decision_sees_the_evaluation_of_its_own_instant() {
+    let plan = small();
+    let start = 1_735_689_600_000u64;
+    let row = |offset, e: u64| RawRecord::insert(offset, vec![Value::Int((start + e).into()), Value::Float(1.0)]);
+    let rows = vec![row(0, 1), row(1, 10_000), row(2, 35_000), row(3, 52_000)];
+    for cut in CUTS {
+        let connectors = MemoryConnectors::new(1).with_source("s", rows.clone());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let control = Box::new(Reading { seen: seen.clone() });
+        let engine = Engine::start_with(plan.clone(), EngineConfig { cut, ..EngineConfig::default() }, &connectors, Some(control)).unwrap();
+        engine.wait().unwrap();
+        engine.shutdown().unwrap();
+        let instant = |step: u64| start + step * EVERY_MS;
+        let expected: Vec<(Epoch, Vec<i128>)> =
+            (1..=5).map(|step| (Epoch(instant(step)), (1..=step).map(|step| instant(step).into()).collect())).collect();
+        assert_eq!(*seen.lock().unwrap(), expected, "{cut:?}");
     }
 }

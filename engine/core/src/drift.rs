@@ -64,13 +64,14 @@ impl DriftSpec {
             field("method", DataType::Utf8),
             // NULL unless the state is 'measured'.
             field("value", DataType::Float64).with_nullable(true),
-            // Of the condition on this column and method; NULL without one.
+            // Of the condition on this column and method (of several the first that fires, else the first); NULL without one.
             field("threshold", DataType::Float64).with_nullable(true),
             // How many evaluations in a row the condition has held, this one included; 0 without a condition.
             field("exceeded", DataType::Int64),
             // The condition has held for as many evaluations as it asks for.
             field("drifted", DataType::Boolean),
-            // 'measured', 'no_reference' or 'too_few_rows'.
+            // 'measured'; 'no_reference': no version is live, or its reference lacks the column; 'too_few_rows': fewer than MIN ROWS, or
+            // none that the method counts.
             field("state", DataType::Utf8),
             // Live rows in the window.
             field("window_rows", DataType::Int64),
@@ -148,12 +149,77 @@ impl Histogram {
     }
 }
 
-/// numpy's linear interpolation, operation for operation, so that edges agree to the last bit.
+/// numpy's linear interpolation, operation for operation, so that edges agree to the last bit. Where numpy gives NaN, beside infinities,
+/// the nearer neighbour.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let virtual_index = (sorted.len() - 1) as f64 * q;
     let below = virtual_index.floor();
     let (a, b) = (sorted[below as usize], sorted[(below as usize + 1).min(sorted.len() - 1)]);
     let t = virtual_index - below;
     let difference = b - a;
+    if !difference.is_finite() {
+        return if t >= 0.5 { b } else { a };
+    }
     if t >= 0.5 { b - difference * (1.0 - t) } else { a + difference * t }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[f64]) -> Histogram {
+        Histogram::of(values.iter().copied().map(Some))
+    }
+
+    #[test]
+    fn edges_are_numpys_to_the_last_bit() {
+        let values: Vec<f64> = (0..30i64).map(|i| ((i * i * 37 + 11 * i) % 101) as f64 / 7.0 - 3.0).collect();
+        // numpy.unique(numpy.quantile(values, numpy.arange(1, 10) / 10))
+        let expected = [
+            -2.142857142857143,
+            1.1714285714285717,
+            1.5714285714285712,
+            3.0000000000000027,
+            4.571428571428571,
+            6.171428571428571,
+            6.857142857142858,
+            7.171428571428572,
+            7.428571428571429,
+        ];
+        assert_eq!(of(&values).edges.iter().map(|edge| edge.to_bits()).collect::<Vec<_>>(), expected.map(f64::to_bits));
+    }
+
+    #[test]
+    fn equal_quantiles_are_one_edge_and_a_value_on_it_lies_to_its_right() {
+        let values: Vec<f64> = (0..25).map(|i| f64::from(i * i % 7)).collect();
+        let histogram = of(&values);
+        assert_eq!(histogram.edges, [0.0, 1.0, 2.0, 4.0]);
+        assert_eq!(histogram.counts, [0, 4, 7, 7, 7]);
+        assert_eq!([-0.5, -0.0, 0.0, 3.9, 4.0, f64::INFINITY].map(|value| histogram.bin(value)), [0, 1, 1, 3, 4, 4]);
+    }
+
+    #[test]
+    fn null_and_nan_have_a_bin_and_no_part_in_the_edges() {
+        let with = Histogram::of([Some(1.0), None, Some(2.0), Some(f64::NAN), Some(-f64::NAN), Some(3.0)]);
+        assert_eq!((with.nulls, with.total()), (3, 6));
+        assert_eq!((with.edges, with.counts), (of(&[1.0, 2.0, 3.0]).edges, of(&[1.0, 2.0, 3.0]).counts));
+        let nothing = Histogram::of([None, None]);
+        assert_eq!((nothing.edges.len(), nothing.counts, nothing.nulls), (0, vec![0], 2));
+        assert_eq!(of(&[]).total(), 0);
+    }
+
+    #[test]
+    fn infinities_are_values_and_no_edge_is_nan() {
+        let histogram = of(&[f64::NEG_INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY, 1.0, 2.0, 3.0, f64::INFINITY, f64::INFINITY, f64::INFINITY]);
+        assert!(histogram.edges.is_sorted() && histogram.edges.iter().all(|edge| !edge.is_nan()), "{:?}", histogram.edges);
+        assert_eq!(histogram.total(), 9);
+        let far = of(&[-1e308, 1e308]);
+        assert!(far.edges.iter().all(|edge| edge.is_finite()), "{:?}", far.edges);
+    }
+
+    #[test]
+    fn a_constant_has_one_edge() {
+        let histogram = of(&[3.0; 40]);
+        assert_eq!((histogram.edges.as_slice(), histogram.counts.as_slice()), ([3.0].as_slice(), [0, 40].as_slice()));
+    }
 }

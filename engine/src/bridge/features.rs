@@ -64,7 +64,8 @@ enum KeyState {
 }
 
 impl FeatureStore {
-    /// `input` is the schema of the rows that come, `output` that of the view. Errors: Invalid for types without order.
+    /// `input` is the schema of the rows that come, `output` that of the view. Errors: Invalid for types without order,
+    /// Internal for an aggregate that takes more than one column.
     pub fn new(
         name: String,
         spec: FeatureSpec,
@@ -78,6 +79,9 @@ impl FeatureStore {
         let horizon_ms = spec.horizon_ms();
         let kind = match &spec {
             FeatureSpec::Rolling(rolling) => {
+                if rolling.aggregates.iter().any(|aggregate| aggregate.function == AggregateFunction::Auc) {
+                    return Err(Error::internal(format!("{name}: a rolling view has no labels, so it cannot hold auc")));
+                }
                 let layout = rolling_layout(rolling.clone(), input);
                 let aggregate_types =
                     rolling.aggregates.iter().map(|aggregate| aggregate_type(aggregate.function, aggregate.argument.as_ref().map(type_of)));

@@ -1,6 +1,6 @@
 //! The statistics against numbers that numpy computed from the same inputs. The inputs are made here, bit for bit, by splitmix64.
 
-use freshet_core::Histogram;
+use freshet_core::{Histogram, Reference};
 use serde::Deserialize;
 
 use crate::drift::{ks, psi};
@@ -92,4 +92,15 @@ fn edges_shares_psi_and_ks_equal_the_reference_vectors() {
         assert_all_close(&format!("{}: psi", pair.name), &[psi(&reference, &counted).unwrap()], &[pair.psi]);
         assert_all_close(&format!("{}: ks", pair.name), &[ks(&reference, &counted).unwrap()], &[pair.ks]);
     }
+}
+
+#[test]
+fn a_reference_comes_back_from_json_with_every_bit() {
+    let mut random = SplitMix(7);
+    let columns = ["a", "b", "c"].map(|name| (name.to_string(), Histogram::of((0..500).map(|_| Some(random.normal().exp())))));
+    let infinite = Histogram { edges: vec![f64::NEG_INFINITY, 0.1, f64::INFINITY], counts: vec![0, 1, 2, 3], nulls: u64::MAX };
+    let reference = Reference { columns: columns.into_iter().chain([("d".to_string(), infinite)]).collect() };
+    let back: Reference = serde_json::from_str(&serde_json::to_string(&reference).unwrap()).unwrap();
+    let bits = |reference: &Reference| reference.columns.values().flat_map(|column| column.edges.clone()).map(f64::to_bits).collect::<Vec<_>>();
+    assert_eq!((bits(&back), back), (bits(&reference), reference));
 }

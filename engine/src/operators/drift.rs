@@ -46,12 +46,12 @@ struct Measures {
 }
 
 impl Drift {
-    /// `input` is the schema of the rows. Errors: Internal for a column that is neither a number nor BOOLEAN, or a window that is not a
+    /// `input` is the schema of the rows. Errors: Internal for a column that is neither an integer, a float nor BOOLEAN, or a window that is not a
     /// multiple of the grid.
     pub fn new(name: &str, spec: DriftSpec, input: &SchemaRef, routes: Arc<Routes>) -> Result<Drift> {
         for column in &spec.columns {
             let data_type = input.field(*column).data_type();
-            if !data_type.is_numeric() && *data_type != DataType::Boolean {
+            if !(data_type.is_integer() || data_type.is_floating() || *data_type == DataType::Boolean) {
                 return Err(Error::internal(format!("{name}: column {} is {data_type}, a monitor measures numbers", input.field(*column).name())));
             }
         }

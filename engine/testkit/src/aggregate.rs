@@ -117,3 +117,19 @@ fn float(value: &Value) -> f64 {
         other => unreachable!("the planner lets no sum be taken over {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_area_of_a_known_curve() {
+        let rows = |rows: &[(f64, bool)]| rows.iter().map(|(score, label)| (Value::Float(*score), Value::Bool(*label))).collect::<Vec<_>>();
+        let four = rows(&[(0.1, false), (0.4, false), (0.35, true), (0.8, true)]);
+        assert_eq!(auc(&four), Value::Float(0.75));
+        assert_eq!(auc(&rows(&[(0.5, false), (0.5, true)])), Value::Float(0.5));
+        assert_eq!(auc(&rows(&[(0.5, true), (f64::NAN, true)])), Value::Null);
+        let nulls = [four, vec![(Value::Null, Value::Bool(true)), (Value::Float(0.0), Value::Null)]].concat();
+        assert_eq!(auc(&nulls), Value::Float(0.75));
+    }
+}

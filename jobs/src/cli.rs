@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use freshet_core::Epoch;
 
 use crate::config::{Config, Layer, log_filter};
 use crate::exit::{Failure, Outcome, exit_code};
 use crate::explain::{ExplainOptions, Stage};
 use crate::features::FeaturesOptions;
+use crate::models::ModelsOptions;
 use crate::node::RunOptions;
 use crate::rows::RowFormat;
 use crate::shell::SqlOptions;
+use crate::training_set::{ExportFormat, ExportOptions, instant};
 
 const ADDRESS: &str = "grpc://127.0.0.1:8815";
 
@@ -32,6 +35,12 @@ enum Command {
     /// Look up features of a running pipeline
     #[command(subcommand)]
     Features(FeaturesCommand),
+    /// Training sets of a pipeline
+    #[command(subcommand)]
+    TrainingSet(TrainingSetCommand),
+    /// Versions of models and where they come from
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Show what a pipeline becomes
     Explain(ExplainArgs),
     /// Run sqllogictest files and pipeline fixtures in an embedded engine
@@ -102,6 +111,64 @@ struct FeaturesArgs {
     format: RowFormat,
 }
 
+#[derive(Subcommand)]
+enum TrainingSetCommand {
+    /// Compute a training set from the input history and write it to a file, without a running pipeline
+    Export(ExportArgs),
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    /// The training set
+    set: String,
+    /// .sql files and pipeline folders; together they are one script
+    #[arg(long = "pipeline", required = true, num_args = 1.., value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Fills ${NAME} in the script's string literals
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
+    /// Rows with TIME from here on: '2013-02-01 05:00:00' or milliseconds since 1970
+    #[arg(long, value_name = "TIMESTAMP", value_parser = instant)]
+    from: Option<Epoch>,
+    /// Rows with TIME below [default: all]
+    #[arg(long, value_name = "TIMESTAMP", value_parser = instant)]
+    until: Option<Epoch>,
+    /// Only what arrived below is known, labels included [default: everything]
+    #[arg(long, value_name = "TIMESTAMP", value_parser = instant)]
+    as_of: Option<Epoch>,
+    /// Worker threads [default: SET workers of the script, else 1]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    #[arg(long, value_enum, default_value = "parquet")]
+    format: ExportFormat,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum ModelsCommand {
+    /// One row per version
+    List(ModelsArgs),
+    /// Everything about one version
+    Show {
+        model: String,
+        /// [default: the last one]
+        version: Option<u32>,
+        #[command(flatten)]
+        place: ModelsArgs,
+    },
+}
+
+#[derive(Args)]
+struct ModelsArgs {
+    /// The data directory of the pipeline
+    #[arg(long, value_name = "DIR", default_value = ".freshet")]
+    data_dir: PathBuf,
+    #[arg(long, value_enum, default_value = "table")]
+    format: RowFormat,
+}
+
 #[derive(Args)]
 struct ExplainArgs {
     /// .sql files and pipeline folders
@@ -143,6 +210,13 @@ fn dispatch(command: Command) -> Outcome {
         Command::Sql(SqlArgs { query, address, file, format }) => crate::shell::run(SqlOptions { query, address, file, format }),
         Command::Features(FeaturesCommand::Get(FeaturesArgs { service, keys, address, mode, as_of, format })) => {
             crate::features::get(FeaturesOptions { service, keys, address, mode, as_of, format })
+        }
+        Command::TrainingSet(TrainingSetCommand::Export(ExportArgs { set, paths, variables, from, until, as_of, workers, format, out })) => {
+            crate::training_set::export(ExportOptions { set, paths, variables, from, until, as_of, workers, format, out })
+        }
+        Command::Models(ModelsCommand::List(ModelsArgs { data_dir, format })) => crate::models::list(&ModelsOptions { data_dir, format }),
+        Command::Models(ModelsCommand::Show { model, version, place: ModelsArgs { data_dir, format } }) => {
+            crate::models::show(&ModelsOptions { data_dir, format }, &model, version)
         }
         Command::Explain(ExplainArgs { paths, stage, view, variables }) => crate::explain::run(ExplainOptions { paths, stage, view, variables }),
         Command::Test(TestArgs { paths }) => crate::test::run(&paths),

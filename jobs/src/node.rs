@@ -20,8 +20,9 @@ use crate::config::Config;
 use crate::exit::{Failure, INTERRUPTED, Outcome, TERMINATED, fails_on_bad_data};
 use crate::progress::{Progress, resumption, summary};
 use crate::queries::PipelineQueries;
+use crate::retrain::{Place, open_control};
 use crate::rows::{RowFormat, format_rows};
-use crate::scripts::{read_scripts, variables};
+use crate::scripts::{Scripts, read_scripts, variables};
 use crate::watch::Watched;
 
 /// DESIGN: exit within 10 s of a signal; the servers need a part of it.
@@ -48,23 +49,23 @@ pub fn run(options: RunOptions) -> Outcome {
     program.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     program.explains.iter().for_each(|explain| println!("-- {}\n{}", explain.title, explain.text));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").map_err(Failure::failed)?;
-    let outcome = runtime.block_on(serve(&scripts.name, program, &options));
+    let outcome = runtime.block_on(serve(&scripts, program, &options));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn serve(name: &str, program: Program, options: &RunOptions) -> Outcome {
+async fn serve(scripts: &Scripts, program: Program, options: &RunOptions) -> Outcome {
     // Handlers first: a signal during the start must not kill what is half done.
     let mut signals = Signals::open().map_err(Failure::failed)?;
     let listeners = Listeners::bind(options.config.flight, options.config.http).await.map_err(Failure::wrong)?;
     let (flight, http) = (listeners.flight(), listeners.http());
     let strict = fails_on_bad_data(&program.plan);
     let (selects, started) = (selects(&program), Instant::now());
-    let engine = start_engine(program, &options.config).await?;
+    let engine = start_engine(program, &options.config, scripts.folder.clone(), format!("grpc://{flight}")).await?;
     let reader = engine.reader();
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
     let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
-    let server = Server::start(listeners, name, reader.clone(), queries.clone());
+    let server = Server::start(listeners, &scripts.name, reader.clone(), queries.clone());
     announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}"));
     if let Some(line) = resumption(&reader.status(), &options.config.data_dir) {
         eprintln!("{line}");
@@ -86,14 +87,21 @@ async fn serve(name: &str, program: Program, options: &RunOptions) -> Outcome {
     }
 }
 
-async fn start_engine(program: Program, config: &Config) -> Result<Engine, Failure> {
-    let settings = EngineConfig {
-        workers: config.workers.or(program.settings.workers).unwrap_or(1),
-        data_dir: Some(config.data_dir.clone()),
-        events_per_second: config.events_per_second,
-        ..EngineConfig::default()
-    };
-    let starting = tokio::task::spawn_blocking(move || Engine::start(program.plan, settings, &BuiltIn));
+async fn start_engine(program: Program, config: &Config, folder: PathBuf, flight: String) -> Result<Engine, Failure> {
+    let workers = config.workers.or(program.settings.workers).unwrap_or(1);
+    let settings =
+        EngineConfig { workers, data_dir: Some(config.data_dir.clone()), events_per_second: config.events_per_second, ..EngineConfig::default() };
+    let (program, config) = (Arc::new(program), config.clone());
+    let starting = tokio::task::spawn_blocking(move || {
+        let plan = program.plan.clone();
+        let place = Place { data_dir: config.data_dir.clone(), folder, flight, workers };
+        let control = match plan.models.is_empty() {
+            true => None,
+            // Only here: a pipeline without models needs no ONNX Runtime.
+            false => Some(open_control(&program, Arc::new(crate::onnx::runtime(&config)?), &place)?),
+        };
+        Engine::start_with(plan, settings, &BuiltIn, control)
+    });
     starting.await.map_err(|error| Failure::failed(anyhow!("the engine did not start: {error}")))?.map_err(Failure::start)
 }
 

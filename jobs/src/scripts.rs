@@ -12,6 +12,8 @@ use freshet_sql::Script;
 pub struct Scripts {
     /// The folder's or file's name, of the first path.
     pub name: String,
+    /// The pipeline's folder: that of the last path, because sources kept elsewhere come before what uses them.
+    pub folder: PathBuf,
     pub scripts: Vec<Script>,
 }
 
@@ -28,7 +30,9 @@ pub fn read_scripts(paths: &[PathBuf]) -> Result<Scripts> {
     }
     let named = std::path::absolute(first).unwrap_or_else(|_| first.clone());
     let name = named.file_stem().map_or_else(|| "pipeline".to_string(), |stem| stem.to_string_lossy().into_owned());
-    Ok(Scripts { name, scripts })
+    let last = paths.last().expect("there is a first path");
+    let folder = if last.is_dir() { last.as_path() } else { last.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")) };
+    Ok(Scripts { name, folder: folder.to_path_buf(), scripts })
 }
 
 fn folder_files(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -1,14 +1,20 @@
 //! What monitors say at a decision point. In: the rows of a monitor's view. Out: why it fires, or nothing.
 
+use std::time::{Duration, Instant};
+
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
 use freshet_core::{DriftMethod, DriftSpec, Epoch, Error, Op, Plan, Reader, Result, RetrainingDef, RetrainingTrigger};
+
+/// Restored state is seen within a step of the workers; this long means never.
+const VISIBLE_MAX: Duration = Duration::from_secs(10);
 
 /// For each trigger of a job, in its order: why its monitor fires at this point. Only what lies below the point is read.
 pub fn alarms(plan: &Plan, job: &RetrainingDef, point: Epoch, reader: &dyn Reader) -> Result<Vec<Option<String>>> {
     let alarm = |trigger: &RetrainingTrigger| match trigger {
         RetrainingTrigger::Every { .. } => Ok(None),
         RetrainingTrigger::Drift { monitor } => {
+            wait_for(reader, monitor, point)?;
             let snapshot = reader.snapshot(&[monitor], Some(Epoch(point.0 - 1)))?;
             let mut fired = Vec::new();
             for rows in &snapshot.views[0] {
@@ -18,6 +24,18 @@ pub fn alarms(plan: &Plan, job: &RetrainingDef, point: Epoch, reader: &dyn Reade
         }
     };
     job.triggers.iter().map(alarm).collect()
+}
+
+/// After a restore, state that is complete may take a moment until readers see it. Errors: Internal.
+fn wait_for(reader: &dyn Reader, monitor: &str, point: Epoch) -> Result<()> {
+    let deadline = Instant::now() + VISIBLE_MAX;
+    while reader.frontier(&[monitor])? < point {
+        if Instant::now() > deadline {
+            return Err(Error::internal(format!("monitor {monitor} is not complete below {point}, where a decision is taken")));
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn spec<'a>(plan: &'a Plan, monitor: &str) -> Option<&'a DriftSpec> {

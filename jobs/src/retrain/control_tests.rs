@@ -56,7 +56,7 @@ struct Plain(PathBuf);
 
 impl TrainingPlans for Plain {
     fn plan(&self, _: &str, _: Option<Epoch>, _: Option<Epoch>) -> Result<TrainingPlan> {
-        Ok(TrainingPlan { plan: source_plan(&self.0, "t"), horizons: Vec::new() })
+        Ok(TrainingPlan { plan: source_plan(&self.0, "t"), horizons: BTreeMap::new() })
     }
 }
 
@@ -187,8 +187,17 @@ impl Rig {
         Retraining::open(workshop, &self.path("state/models"))
     }
 
+    /// Tests run beside each other: a trainer that another one just forks holds our lock until it has become a shell.
     fn start(&self, config: EngineConfig) -> Result<Engine> {
-        Engine::start_with(self.plan(), config, &BuiltIn, Some(Box::new(self.control()?)))
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match Engine::start_with(self.plan(), config.clone(), &BuiltIn, Some(Box::new(self.control()?))) {
+                Err(error) if error.message.contains("is in use by process") && Instant::now() < deadline => {
+                    std::thread::park_timeout(Duration::from_millis(20));
+                }
+                started => return started,
+            }
+        }
     }
 
     /// One life to the end of the input.
@@ -196,6 +205,10 @@ impl Rig {
         let engine = self.start(config).unwrap();
         engine.wait().unwrap();
         let reader = engine.reader();
+        // A life that begins at the end has finished before its state is read in.
+        while reader.frontier(&["v"]).unwrap() == Epoch::ZERO {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
         let table = |name: &str| {
             let snapshot = reader.snapshot(&[name], None).unwrap();
             let schema = reader.views().into_iter().find(|view| view.name == name).unwrap().schema;

@@ -19,9 +19,9 @@ mod trainer;
 mod trainer_log;
 mod training;
 mod verdict;
+mod wiring;
 
-pub use control::Retraining;
-pub use journal::Journal;
-pub use runner::Workshop;
-pub use scoring::{Opened, Runtime};
-pub use training::{Asked, TrainingEngine, TrainingPlan, TrainingPlans, named};
+pub use files::write_parquet;
+pub use journal::{Journal, RunRecord, RunResult};
+pub use training::{Asked, TrainingEngine, named};
+pub use wiring::{Place, ProgramPlans, open_control};

@@ -33,8 +33,16 @@ fn failed(reason: &str) -> (TrainerEnd, u32) {
     (TrainerEnd::Failed(reason.into()), 1)
 }
 
-/// Whether the process of this number is there and no zombie.
+/// Whether the process of this number is there and no zombie, also after the moment that a kill takes.
 fn lives(pid: &str) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while is_there(pid) && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    is_there(pid)
+}
+
+fn is_there(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
 }

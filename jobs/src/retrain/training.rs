@@ -22,7 +22,7 @@ pub struct TrainingPlan {
     /// One view, named after the set.
     pub plan: Plan,
     /// Sources whose rows cannot change an answer once they are this much older (ms) than the first row asked for.
-    pub horizons: Vec<(String, u64)>,
+    pub horizons: BTreeMap<String, u64>,
 }
 
 /// Where plans of training sets come from.

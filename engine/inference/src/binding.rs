@@ -176,7 +176,7 @@ fn fits(field: &Field, element: Element, missing: Missing) -> Result<(), String>
 pub fn bind_outputs(def: &ModelDef, found: &[(&str, &ValueType)], rows: usize) -> Result<Vec<Output>, String> {
     let candidate = |index: usize| output(index, found[index].1, rows);
     let position = |field: &Field| found.iter().position(|(name, _)| name == field.name());
-    let by_name: Option<Vec<usize>> = def.outputs.iter().map(|field| position(field)).collect();
+    let by_name: Option<Vec<usize>> = def.outputs.iter().map(position).collect();
     let bound: Option<Vec<Output>> = match (by_name, found.len()) {
         (Some(indices), _) => indices.into_iter().map(|index| candidate(index).or_else(|| probability(found, rows, index))).collect(),
         (None, 1) if def.outputs.len() == 1 => candidate(0).or_else(|| probability(found, rows, 0)).map(|output| vec![output]),

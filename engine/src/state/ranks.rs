@@ -5,8 +5,7 @@
 
 use freshet_core::{Error, Result};
 
-use crate::state::Bytes;
-use crate::state::{put_i64, put_u64};
+use crate::state::{Bytes, put_i64, put_u64};
 
 /// A block is split when it has more scores than this and than four times the root of their number.
 const BLOCK_SCORES_MIN: usize = 64;
@@ -158,7 +157,7 @@ impl Block {
 fn order_of(score: f64) -> u64 {
     let score = if score == 0.0 { 0.0 } else { score };
     let bits = if score.is_nan() { f64::NAN.to_bits() & !(1 << 63) } else { score.to_bits() };
-    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
+    if bits >> 63 == 0 { bits | (1 << 63) } else { !bits }
 }
 
 /// The float next to `numerator / denominator`, which is at most 1. Beyond 2^64 pairs (billions of rows) it may miss by the last bit.
@@ -169,7 +168,7 @@ fn ratio(numerator: u128, denominator: u128) -> f64 {
     // The quotient of the shifted numerator has 64 bits at least; a remainder only says on which side of a tie it lies.
     let shift = numerator.leading_zeros();
     let shifted = numerator << shift;
-    let quotient = shifted / denominator | u128::from(shifted % denominator != 0);
+    let quotient = (shifted / denominator) | u128::from(!shifted.is_multiple_of(denominator));
     quotient as f64 * 0.5f64.powi(shift as i32)
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Recomputes the features of a random sample of questions by brute force and compares them with a questions.jsonl.
+"""Recomputes the features of a random sample of predictions by brute force and compares them with a predictions.jsonl.
 
-In: the folder that prepare.py wrote, and the file of the sink `questions_out` (Debezium JSON lines).
+In: the folder that prepare.py wrote, and the file of the sink `predictions_out` (Debezium JSON lines).
 Out: exit code 0 if every sampled value is equal bit for bit, 1 with the first differences if not.
 Shares nothing with the engine: a question at q counts the departures of its key with q - w < e < q, anew for every question.
 Python 3.10 or later. A source's epochs equal its event times here, because every file is in event-time order and in whole milliseconds.
@@ -33,28 +33,28 @@ def main():
     schedules = {row["flight_id"]: row for row in read(arguments.data, "schedules")}
     departures = {column: by_key(read(arguments.data, "departures"), column) for column in LOADS.values()}
     weather = by_key(read(arguments.data, "weather"), "origin")
-    questions = read_questions(arguments.questions)
+    predictions = read_predictions(arguments.predictions)
 
-    failures = compare_keys(schedules, questions)
-    flight_ids = sorted(questions.keys() & schedules.keys())
+    failures = compare_keys(schedules, predictions)
+    flight_ids = sorted(predictions.keys() & schedules.keys())
     sample = random.Random(arguments.seed).sample(flight_ids, min(arguments.sample, len(flight_ids)))
     values = 0
     for flight_id in sample:
         expected = features(schedules[flight_id], departures, weather)
         values += len(expected)
-        failures += compare(flight_id, expected, questions[flight_id])
+        failures += compare(flight_id, expected, predictions[flight_id])
     for failure in failures[:DIFFERENCES_SHOWN]:
         print(failure)
     verdict = f"{len(failures):,} differences" if failures else "all equal"
-    print(f"{len(questions):,} questions, {len(sample):,} recomputed (seed {arguments.seed}), {values:,} values: {verdict}")
+    print(f"{len(predictions):,} predictions, {len(sample):,} recomputed (seed {arguments.seed}), {values:,} values: {verdict}")
     return 1 if failures or not sample else 0
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description="Recomputes the features of a sample of questions in plain Python.")
+    parser = argparse.ArgumentParser(description="Recomputes the features of a sample of predictions in plain Python.")
     parser.add_argument("data", type=pathlib.Path, help="folder written by prepare.py")
-    parser.add_argument("questions", type=pathlib.Path, help="questions.jsonl")
-    parser.add_argument("--sample", type=int, default=2000, help="questions to recompute (default 2000)")
+    parser.add_argument("predictions", type=pathlib.Path, help="predictions.jsonl")
+    parser.add_argument("--sample", type=int, default=2000, help="predictions to recompute (default 2000)")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 
@@ -79,7 +79,7 @@ def by_key(rows, column):
     return groups
 
 
-def read_questions(path):
+def read_predictions(path):
     """What is left of the sink's changes, by flight."""
     live = {}
     with path.open() as lines:
@@ -96,9 +96,9 @@ def read_questions(path):
     return live
 
 
-def compare_keys(schedules, questions):
-    failures = [f"{flight_id}: no question" for flight_id in sorted(schedules.keys() - questions.keys())]
-    return failures + [f"{flight_id}: a question without a schedule" for flight_id in sorted(questions.keys() - schedules.keys())]
+def compare_keys(schedules, predictions):
+    failures = [f"{flight_id}: no prediction" for flight_id in sorted(schedules.keys() - predictions.keys())]
+    return failures + [f"{flight_id}: a prediction without a schedule" for flight_id in sorted(predictions.keys() - schedules.keys())]
 
 
 def features(schedule, departures, weather):

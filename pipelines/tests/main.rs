@@ -1,10 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod epochs;
-mod identical;
+mod export;
+mod faults;
 mod leak;
+mod node;
 mod online;
+mod policies;
+mod same_bytes;
+mod small_loop;
 mod year;
+mod year_loop;
 
 use std::fs;
 

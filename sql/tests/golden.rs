@@ -59,13 +59,13 @@ fn the_demo_pipeline_compiles_without_warnings() {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|found| found == "sql"));
     // Sources first: pipeline.sql reads them.
-    paths.sort_by_key(|path| path.ends_with("pipeline.sql"));
+    paths.sort_by_key(|path| (path.ends_with("pipeline.sql"), !path.ends_with("sources.sql"), path.clone()));
     let scripts: Vec<_> = paths.iter().map(|path| script(path.file_name().unwrap().to_str().unwrap(), &fs::read_to_string(path).unwrap())).collect();
     let variables = std::collections::BTreeMap::from([("data".to_string(), "/data".to_string())]);
     let program = freshet_sql::compile(&scripts, &variables, &AnyFile).unwrap_or_else(|error| panic!("{error}"));
     assert!(program.warnings.is_empty(), "{:?}", program.warnings);
     let service = program.plan.service("delay_features").unwrap();
     assert_eq!(service.output.len(), 4 * 2 * 4 + 6 + 3);
-    let questions = program.plan.view("questions").unwrap();
-    assert_eq!(questions.schema.fields().len(), 3 + service.output.len());
+    let predictions = program.plan.view("predictions").unwrap();
+    assert_eq!(predictions.schema.fields().len(), 3 + service.output.len() + 3);
 }

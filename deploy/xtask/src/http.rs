@@ -1,4 +1,4 @@
-//! One HTTP request to a server on this machine. In: address, path, JSON body. Out: status and body; each call waits a bounded time.
+//! One HTTP request to a server on this machine. In: address and path. Out: status and body; each call waits a bounded time.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,11 +17,6 @@ pub struct Answer {
 
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     request(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
-}
-
-pub fn post(address: SocketAddr, path: &str, json: &str) -> Result<Answer> {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n");
-    request(address, &format!("{head}Content-Length: {}\r\n\r\n{json}", json.len()))
 }
 
 fn request(address: SocketAddr, text: &str) -> Result<Answer> {

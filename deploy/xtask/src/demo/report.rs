@@ -7,70 +7,57 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::latency::Latencies;
+use super::loop_report::{TrainerTimes, months, runs};
 use super::server::{Replay, Server};
-use crate::http;
 
-const MONTHS_QUERY: &str = "SELECT month, flights, late, 100.0 * late / flights AS late_percent, arr_delay_mean FROM monthly_outcomes ORDER BY month";
-const AGREEMENT_QUERY: &str =
-    "SELECT (SELECT sum(departures) FROM departures_by_origin) AS by_origin, (SELECT sum(departures) FROM departures_by_carrier) AS by_carrier";
+const QUALITY: &str = "SELECT month, flights, auc_live, auc_frozen, log_loss_live, log_loss_frozen FROM quality ORDER BY month";
+const RUNS: &str = "SELECT decided_at, cause, result, reason, version, challenger_value, champion_value FROM runs(retrain_delay) ORDER BY decided_at";
 /// The year's most flown aircraft on one of its daily routes.
 const LOOKUP_KEYS: &str = "origin=JFK,carrier=AA,dest=LAX,tailnum=N328AA,distance=2475,hour=9,weekday=1";
+const LOOKUP_PATH: &str = "/get-online-features";
 const LOOKUP_JSON: &str = r#"{"feature_service":"delay_features","entities":{"origin":["JFK"],"carrier":["AA"],"dest":["LAX"],"tailnum":["N328AA"],"distance":[2475.0],"hour":[9],"weekday":[1]}}"#;
 
 pub fn print(server: &Server, binary: &Path, replay: &Replay) -> Result<()> {
-    println!("\n== A year of flights, asked one hour before departure: how late will it be? ==\n");
-    print!("{}", summary(replay));
-    println!("\nHow it turned out, by month (a view over the delayed feedback):");
-    println!("{}", query(server, binary, MONTHS_QUERY)?);
-    println!("Departures counted by two views, read in one request at one epoch:");
-    println!("{}", query(server, binary, AGREEMENT_QUERY)?);
-    println!("Features of flight AA, JFK to LAX, aircraft N328AA, at the end of the replay:");
-    print!("{}", features(&lookup(server)?)?);
+    println!("\n== A year of flights. Asked one hour before departure: will it arrive more than 15 minutes late? ==\n");
+    let trainers = TrainerTimes::read(&server.state())?;
+    print!("{}", summary(replay, &trainers));
+    println!("lookups   {}", Latencies::measure(server.http, LOOKUP_PATH, LOOKUP_JSON)?.line());
+    println!("\nHow well each month was predicted, with retraining and by the first model alone (AUC: 1 is perfect, 0.5 a coin):");
+    print!("{}", months(&query(server, binary, QUALITY)?));
+    println!("\nWhich alarm caused which model (auc: on the week before the decision, new model and the one before):");
+    print!("{}", runs(&query(server, binary, RUNS)?));
     print!("{}", commands(server, binary));
     Ok(())
 }
 
-fn summary(replay: &Replay) -> String {
+fn summary(replay: &Replay, trainers: &TrainerTimes) -> String {
     let events = replay.status["events"].as_u64().unwrap_or(0);
-    let mut text = String::new();
     let rate = |seconds: f64| grouped((events as f64 / seconds.max(0.001)) as u64);
-    let _ = writeln!(text, "events   {} in {:.1} s: {} a second", grouped(events), replay.seconds, rate(replay.seconds));
-    let _ = writeln!(text, "cpu      {:.1} s: {} events a CPU-second", replay.cpu_seconds, rate(replay.cpu_seconds));
-    let named = |list: &str| replay.status[list].as_array().cloned().unwrap_or_default();
-    let count = |value: &Value, field: &str| value[field].as_u64().unwrap_or(0);
-    for source in named("sources") {
-        let _ = writeln!(text, "source   {:<24} {:>9} rows", source["name"].as_str().unwrap_or("?"), grouped(count(&source, "rows")));
+    let data = replay.seconds - trainers.total();
+    let mut text = String::new();
+    let _ = writeln!(text, "events    {} in {:.1} s", grouped(events), replay.seconds);
+    let _ = writeln!(text, "data      {data:.1} s without the trainers: {} events a second", rate(data));
+    if !trainers.seconds.is_empty() {
+        let (total, runs) = (trainers.total(), trainers.seconds.len());
+        let _ = writeln!(text, "trainers  {total:.1} s in {runs} runs: {:.1} s a run, {:.1} s at most", total / runs as f64, trainers.longest());
     }
-    for view in named("views") {
-        let name = view["name"].as_str().unwrap_or("?");
-        let _ = writeln!(text, "view     {name:<24} {:>9} rows, {} errors", grouped(count(&view, "rows")), count(&view, "errors"));
-    }
+    let _ = writeln!(text, "cpu       {:.1} s of the server: {} events a CPU-second", replay.cpu_seconds, rate(replay.cpu_seconds));
+    let errors = |list: &str| {
+        let rows = replay.status[list].as_array().cloned().unwrap_or_default();
+        rows.iter().filter_map(|row| row["errors"].as_u64()).sum::<u64>()
+    };
+    let _ = writeln!(text, "errors    {} rows of views, {} scores", errors("views"), errors("models"));
     text
 }
 
-fn query(server: &Server, binary: &Path, sql: &str) -> Result<String> {
+/// The rows of an answer, one object each.
+fn query(server: &Server, binary: &Path, sql: &str) -> Result<Vec<Value>> {
     let address = server.flight.to_string();
-    let output = Command::new(binary).args(["sql", "--address", &address, sql]).output().context("starting freshet sql")?;
+    let output = Command::new(binary).args(["sql", "--address", &address, "--format", "json", sql]).output().context("starting freshet sql")?;
     ensure!(output.status.success(), "freshet sql failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn lookup(server: &Server) -> Result<Value> {
-    let answer = http::post(server.http, "/get-online-features", LOOKUP_JSON)?;
-    ensure!(answer.status == 200, "the lookup was answered with status {}: {}", answer.status, answer.body);
-    serde_json::from_str(&answer.body).context("reading the answer of the lookup")
-}
-
-/// One line per feature of the first entity: name, value, status.
-fn features(answer: &Value) -> Result<String> {
-    let names = answer["metadata"]["feature_names"].as_array().context("the lookup's answer has no feature_names")?;
-    let results = answer["results"].as_array().context("the lookup's answer has no results")?;
-    let mut text = String::new();
-    for (name, result) in names.iter().zip(results) {
-        let status = result["statuses"][0].as_str().unwrap_or("?");
-        let _ = writeln!(text, "  {:<28} {:<22} {status}", name.as_str().unwrap_or("?"), result["values"][0].to_string());
-    }
-    Ok(text)
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("reading the answer {line}"))).collect()
 }
 
 fn commands(server: &Server, binary: &Path) -> String {
@@ -78,16 +65,16 @@ fn commands(server: &Server, binary: &Path) -> String {
     let python = "import sys, adbc_driver_flightsql.dbapi as d; c = d.connect(sys.argv[1]).cursor(); c.execute(sys.argv[2]); print(c.fetchall())";
     let mut text = format!("\nStatus page http://{}   Flight SQL grpc://{flight}   files {}\n", server.http, server.folder.display());
     let _ = writeln!(text, "Copy and paste:");
-    let _ = writeln!(text, "  {binary} sql --address {flight} \"SELECT count(*) AS questions FROM questions\"");
+    let _ = writeln!(text, "  {binary} sql --address {flight} \"SELECT * FROM runs(retrain_delay)\"");
     let _ = writeln!(text, "  {binary} features get delay_features --address {flight} --keys {LOOKUP_KEYS}");
     let interpreter = python_of_the_setup();
-    let _ = writeln!(text, "  {interpreter} -c '{python}' grpc://{flight} 'SELECT * FROM departures_by_origin'");
+    let _ = writeln!(text, "  {interpreter} -c '{python}' grpc://{flight} 'SELECT month, auc_live, auc_frozen FROM quality'");
     text
 }
 
 /// The interpreter that `./dev setup` prepared, else whatever the shell finds.
 #[allow(clippy::disallowed_methods, reason = "the tool's own setting, handed over by ./dev")]
-fn python_of_the_setup() -> String {
+pub fn python_of_the_setup() -> String {
     std::env::var("FRESHET_PYTHON").unwrap_or_else(|_| "python3".to_string())
 }
 
@@ -116,20 +103,15 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_names_rates_sources_and_views() {
-        let status =
-            json!({"events": 2_000_000, "sources": [{"name": "arrivals", "rows": 1000}], "views": [{"name": "questions", "rows": 5, "errors": 1}]});
-        let text = summary(&Replay { seconds: 10.0, cpu_seconds: 20.0, status });
-        assert!(text.contains("2,000,000 in 10.0 s: 200,000 a second"), "{text}");
+    fn the_summary_tells_the_data_part_from_the_trainers() {
+        let status = json!({"events": 2_000_000, "views": [{"errors": 1}, {"errors": 2}], "models": [{"errors": 4}]});
+        let replay = Replay { seconds: 14.0, cpu_seconds: 20.0, status };
+        let text = summary(&replay, &TrainerTimes { seconds: vec![1.0, 3.0] });
+        assert!(text.contains("2,000,000 in 14.0 s"), "{text}");
+        assert!(text.contains("10.0 s without the trainers: 200,000 events a second"), "{text}");
+        assert!(text.contains("4.0 s in 2 runs: 2.0 s a run, 3.0 s at most"), "{text}");
         assert!(text.contains("100,000 events a CPU-second"), "{text}");
-        assert!(text.contains("arrivals") && text.contains("5 rows, 1 errors"), "{text}");
-    }
-
-    #[test]
-    fn features_are_listed_with_their_status() {
-        let answer = json!({"metadata": {"feature_names": ["a", "b"]}, "results": [{"values": [1], "statuses": ["PRESENT"]}, {"values": [null], "statuses": ["NOT_FOUND"]}]});
-        let text = features(&answer).unwrap();
-        assert!(text.lines().count() == 2 && text.contains("NOT_FOUND"), "{text}");
-        assert!(features(&json!({})).is_err());
+        assert!(text.contains("3 rows of views, 4 scores"), "{text}");
+        assert!(!summary(&replay, &TrainerTimes { seconds: Vec::new() }).contains("trainers  "));
     }
 }

@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::report::python_of_the_setup;
 use crate::http;
 
 const FLIGHT_PORT: u16 = 8815;
 const HTTP_PORT: u16 = 8816;
+/// What the line of progress ends with: the newest month that has outcomes.
+const WATCHED: &str = "SELECT month, auc_live, auc_frozen FROM quality ORDER BY month DESC LIMIT 1";
+/// The run's data directory, in its folder.
+const STATE: &str = "state";
 /// Between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Many times what the year takes on two slow cores.
@@ -48,10 +53,17 @@ impl Server {
         let mut command = Command::new(binary);
         command.arg("run").arg(pipeline).arg("--keep");
         command.args(["--var", &variable("data", data), "--var", &variable("out", &folder)]);
-        command.arg("--data-dir").arg(folder.join("state"));
+        command.args(["--var", &format!("python={}", python_of_the_setup())]);
+        command.args(["--progress", "--watch", WATCHED]);
+        command.arg("--data-dir").arg(folder.join(STATE));
         command.args(["--flight", &flight.to_string(), "--http", &http.to_string()]);
         let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
         Ok(Server { child, started: Instant::now(), flight, http, folder })
+    }
+
+    /// Where the server keeps its state, models and runs.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join(STATE)
     }
 
     /// Waits until every source has ended, every view is complete and /readyz agrees.

@@ -5,6 +5,7 @@ mod adhoc;
 mod given;
 mod golden;
 mod lookups;
+mod loops;
 mod parse;
 mod predict;
 mod three_way;

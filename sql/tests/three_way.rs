@@ -14,13 +14,13 @@ use freshet_testkit::{Interpreter, MemoryConnectors, assign_epochs};
 
 use crate::given::script;
 
-const SOURCES: &str = "
+pub const SOURCES: &str = "
 SET clock = 'event';
 CREATE SOURCE plain (id BIGINT, k VARCHAR, g INT, x DOUBLE, ts TIMESTAMP(3), WATERMARK FOR ts) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
 CREATE SOURCE changing (k VARCHAR, h INT, y DOUBLE, flag BOOLEAN, at TIMESTAMP, WATERMARK FOR at) WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON;
 ";
 
-const SHAPE: Shape = Shape {
+pub const SHAPE: Shape = Shape {
     rows: 60,
     keys: 4,
     partitions: 1,
@@ -60,7 +60,7 @@ const fn silent(name: &'static str, text: &'static str) -> Question {
     Question { name, text, batch: Batch::Silent }
 }
 
-const QUESTIONS: [Question; 21] = [
+const QUESTIONS: [Question; 24] = [
     asked("project", "CREATE MATERIALIZED VIEW v AS SELECT id, x * 2 AS double, upper(k) AS upper, coalesce(g, -1) AS g FROM plain"),
     asked("filter", "CREATE MATERIALIZED VIEW v AS SELECT * FROM changing WHERE y > 0 AND (flag OR h > 1)"),
     // DataFusion decides by batch whether the right side of AND runs.
@@ -79,6 +79,13 @@ const QUESTIONS: [Question; 21] = [
         "CREATE MATERIALIZED VIEW v AS SELECT h, count(DISTINCT k) AS ks, count(*) FILTER (WHERE y > 0) AS p, sum(y) FILTER (WHERE flag) AS f, sum(DISTINCT h) AS d
          FROM changing GROUP BY h",
     ),
+    // DataFusion adds floats up in its own order, and 1e16 would show.
+    asked(
+        "quality",
+        "CREATE MATERIALIZED VIEW v AS SELECT k, auc(y, flag) AS a, auc(y, h) FILTER (WHERE y > 0) AS positive, log_loss(1 / (1 + exp(0 - y)), flag) AS l,
+         brier(1 / (1 + exp(0 - y)), flag) AS b FROM changing GROUP BY k",
+    ),
+    asked("quality_global", "CREATE MATERIALIZED VIEW v AS SELECT auc(h, flag) AS a, log_loss(h, flag) AS l, brier(h, flag) AS b, count(*) AS n FROM changing"),
     asked("aggregate_global", "CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(h) AS s, max(at) AS last FROM changing WHERE flag"),
     asked("having", "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n FROM changing GROUP BY k HAVING count(*) > 2"),
     asked("distinct", "CREATE MATERIALIZED VIEW v AS SELECT DISTINCT k, flag FROM changing"),
@@ -98,6 +105,13 @@ const QUESTIONS: [Question; 21] = [
          SELECT k, g, count(*) FILTER (WHERE ts > now() - INTERVAL '20 seconds' AND x > 0) AS n, sum(x) AS total FROM plain GROUP BY k, g",
     ),
     silent("latest", "CREATE FEATURE VIEW v ENTITY (k) TIMESTAMP at TTL INTERVAL '1 minute' AS SELECT k, y, flag FROM changing"),
+    // Rows that differ only in columns the lookup does not carry along are one row to it.
+    silent(
+        "lookup_changing",
+        "CREATE FEATURE VIEW load ENTITY (k) TIMESTAMP ts WINDOWS ('20 seconds') AS SELECT k, count(*) AS n, sum(x) AS s FROM plain GROUP BY k;
+         CREATE FEATURE SERVICE features AS (load);
+         CREATE MATERIALIZED VIEW v AS SELECT c.h, c.flag, f.* FROM changing c LEFT JOIN FEATURES(features) FOR SYSTEM_TIME AS OF now() AS f USING (k)",
+    ),
     silent(
         "lookup",
         "CREATE FEATURE VIEW load ENTITY (k) TIMESTAMP at WINDOWS ('20 seconds') AS SELECT k, count(*) AS n, sum(y) AS s FROM changing GROUP BY k;
@@ -197,7 +211,7 @@ fn tables_at(plan: &Plan, interpreter: &Interpreter, epoch: Epoch) -> BTreeMap<S
     nodes.map(|(source, node)| (plan.sources[source].name.clone(), interpreter.batch(node, epoch).unwrap())).collect()
 }
 
-fn connectors(plan: &Plan, seed: u64, shape: &Shape) -> MemoryConnectors {
+pub fn connectors(plan: &Plan, seed: u64, shape: &Shape) -> MemoryConnectors {
     let mut connectors = MemoryConnectors::new(seed);
     for (index, def) in plan.sources.iter().enumerate() {
         let retractions = if def.format == freshet_core::Format::Plain { 0.0 } else { shape.retractions };
@@ -207,7 +221,7 @@ fn connectors(plan: &Plan, seed: u64, shape: &Shape) -> MemoryConnectors {
     connectors
 }
 
-fn interpreter(plan: &Plan, connectors: &MemoryConnectors) -> Interpreter {
+pub fn interpreter(plan: &Plan, connectors: &MemoryConnectors) -> Interpreter {
     let inputs = plan.sources.iter().enumerate().map(|(index, def)| assign_epochs(def, index, connectors.records(&def.name)).unwrap().rows);
     Interpreter::new(plan, inputs.collect())
 }

@@ -3,12 +3,13 @@
 //! In: left rows, and the feature views' outputs, whose frontiers say that the stores hold the step. Out: exactly one row per left row
 //! (T6). A retracted left row takes back exactly the answer it got.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, TimestampNanosecondArray};
 use arrow::compute::nullif;
 use arrow::datatypes::SchemaRef;
+use arrow::row::Rows;
 use freshet_core::{Batch, Counts, Diffs, Epoch, EventTime, KeyCodec, LookupPart, LookupTime, ReadPoint, Result, Status, event_times};
 
 use crate::bridge::FeatureStore;
@@ -102,7 +103,7 @@ impl Lookup {
     }
 
     fn step_changing(&mut self, batches: &[Batch], errors: &mut ErrorRows) -> Result<Option<Batch>> {
-        let mut order: Vec<(u64, bool, u32, u32)> = Vec::new();
+        let mut order: Vec<(u64, bool, u64, u32, u32)> = Vec::new();
         let mut answers = Vec::new();
         let mut left_rows = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
@@ -111,15 +112,18 @@ impl Lookup {
             let memory = self.memory.as_ref().expect("only a changing left side comes here");
             answers.push(memory.output_codec.encode(answer.columns())?);
             left_rows.push(memory.left_codec.encode(batch.rows().columns())?);
-            order.extend((0..batch.len()).map(|row| (batch.epoch(row).0, batch.diff(row) < 0, index as u32, row as u32)));
+            order.extend((0..batch.len()).map(|row| (batch.epoch(row).0, batch.diff(row) < 0, batch.position(row), index as u32, row as u32)));
         }
         order.sort_unstable();
+        let mut cancelled = cancelled(batches, &left_rows);
         let memory = self.memory.as_mut().expect("only a changing left side comes here");
         let mut changes: Vec<(Box<[u8]>, u64, i64, u64)> = Vec::new();
-        for (epoch, retracts, index, row) in order {
+        for (epoch, retracts, _, index, row) in order {
             let (batch, row) = (&batches[index as usize], row as usize);
             let (left, position) = (left_rows[index as usize].row(row), batch.position(row));
-            for _ in 0..batch.diff(row).unsigned_abs() {
+            let both = cancelled.get_mut(&(epoch, left.data()));
+            let skipped = both.map_or(0, |both| take(if retracts { &mut both.1 } else { &mut both.0 }, batch.diff(row).unsigned_abs()));
+            for _ in skipped..batch.diff(row).unsigned_abs() {
                 let given = memory.answers.entry(left.as_ref(), VecDeque::new);
                 if retracts {
                     if let Some(answer) = given.pop_front() {
@@ -143,6 +147,29 @@ impl Lookup {
         let diffs = Diffs::Each(changes.iter().map(|change| change.2).collect());
         Ok(Some(Batch::new(rows, epochs, diffs, Counts::Each(changes.iter().map(|change| change.3).collect()))))
     }
+}
+
+/// How many insertions and retractions of a left row cancel each other in an epoch, twice: changes of one epoch are consolidated before
+/// anything is asked (C5). The source has done so, but a projection below may have made rows equal that were not.
+fn cancelled<'a>(batches: &[Batch], left_rows: &'a [Rows]) -> BTreeMap<(u64, &'a [u8]), (u64, u64)> {
+    let mut sums: BTreeMap<(u64, &[u8]), (u64, u64)> = BTreeMap::new();
+    for (batch, left) in batches.iter().zip(left_rows) {
+        for row in 0..batch.len() {
+            let sum = sums.entry((batch.epoch(row).0, left.row(row).data())).or_default();
+            let side = if batch.diff(row) < 0 { &mut sum.1 } else { &mut sum.0 };
+            *side += batch.diff(row).unsigned_abs();
+        }
+    }
+    sums.retain(|_, (inserted, retracted)| *inserted > 0 && *retracted > 0);
+    sums.values_mut().for_each(|sum| *sum = (sum.0.min(sum.1), sum.0.min(sum.1)));
+    sums
+}
+
+/// Takes at most `wanted` from `left`.
+fn take(left: &mut u64, wanted: u64) -> u64 {
+    let taken = wanted.min(*left);
+    *left -= taken;
+    taken
 }
 
 impl StepOperator for Lookup {

@@ -13,7 +13,9 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator};
 use datafusion::sql::sqlparser::ast::{Query, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
-use freshet_core::{CatalogView, Epoch, Error, EventTime, FeatureRequest, Plan, ReadMode, ReadPoint, Reader, ServiceDef, Status};
+use freshet_core::{
+    CatalogView, Epoch, Error, EventTime, FeatureRequest, Plan, ReadMode, ReadPoint, Reader, ServiceDef, Status, runs_schema, versions_schema,
+};
 
 use crate::bind::{placed, plan_query};
 use crate::compile::on_large_stack;
@@ -50,7 +52,8 @@ pub struct Planned {
 pub fn plan(text: &str, reader: &dyn Reader) -> Result<Planned, SqlError> {
     let query = parse_query(text)?;
     let (views, services) = (reader.views(), reader.services().into_iter().map(|service| service.def).collect::<Vec<_>>());
-    on_large_stack(|| plan_here(*query, &views, &services))
+    let sources: Vec<String> = reader.status().sources.into_iter().map(|source| source.name).collect();
+    on_large_stack(|| plan_here(*query, &views, &services, &sources))
         .unwrap_or_else(|reason| Err(Refusal::new(format!("the planner failed: {reason}"))))
         .map_err(|refusal| refusal.into_error(FILE, Location { line: 1, column: 1 }))
 }
@@ -67,15 +70,15 @@ pub fn run(
 
 /// Checks a SELECT of a script, which no one has started to run yet.
 pub(crate) fn check(query: &Query, plan: &Plan) -> Result<()> {
-    let views: Vec<CatalogView> = plan
-        .views
-        .iter()
-        .map(|view| CatalogView { name: view.name.clone(), schema: view.schema.clone(), kind: "VIEW", entity: Vec::new() })
-        .collect();
-    plan_here(query.clone(), &views, &plan.services).map(|_| ())
+    let view = |name: String, schema: SchemaRef| CatalogView { name, schema, kind: "VIEW", entity: Vec::new() };
+    let mut views: Vec<CatalogView> = plan.views.iter().map(|known| view(known.name.clone(), known.schema.clone())).collect();
+    views.extend(plan.retraining.iter().map(|job| view(format!("runs({})", job.name), runs_schema())));
+    views.extend(plan.models.iter().map(|model| view(format!("versions({})", model.name), versions_schema())));
+    let sources: Vec<String> = plan.sources.iter().map(|source| source.name.clone()).collect();
+    plan_here(query.clone(), &views, &plan.services, &sources).map(|_| ())
 }
 
-fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef]) -> Result<Planned> {
+fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef], sources: &[String]) -> Result<Planned> {
     refuse_predictions(&query, "scores rows as they come, not when they are read")?;
     let mut catalog = Catalog::default();
     for view in views {
@@ -84,7 +87,7 @@ fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef]) -> Re
     for service in services {
         catalog.add(&features_table(&service.name), Relation::stored(features_schema(service)));
     }
-    let raw = plan_query(&query, &catalog)?;
+    let raw = plan_query(&query, &catalog).map_err(|refusal| about_source(refusal, sources))?;
     let refused = |refusal: Refusal| placed(refusal, &query);
     let types = raw.get_parameter_types().map_err(|error| refused(error.into()))?;
     let parameters = parameters_of(&types).map_err(refused)?;
@@ -138,6 +141,16 @@ fn run_here(
 
 fn invalid(refusal: Refusal) -> Error {
     Error::invalid(refusal.message)
+}
+
+/// A source is known, and has no rows to select from.
+fn about_source(refusal: Refusal, sources: &[String]) -> Refusal {
+    let unknown = refusal.message.strip_prefix("there is no source or view named ").and_then(|rest| rest.split(';').next());
+    match sources.iter().find(|source| Some(source.as_str()) == unknown) {
+        Some(source) => Refusal { message: format!("{source} is a source, whose rows pass by and are not kept"), ..refusal }
+            .help(format!("keep what you want to read: CREATE MATERIALIZED VIEW kept AS SELECT * FROM {source}")),
+        None => refusal,
+    }
 }
 
 /// The types that clients of every kind read, all of them with NULL.

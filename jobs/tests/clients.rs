@@ -5,7 +5,7 @@ use crate::running::{Running, all, freshet, tests_folder, text};
 
 /// Python with pyarrow and ADBC, as `./dev setup` installs it.
 #[allow(clippy::disallowed_methods, reason = "where the test clients are is told by the environment")]
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(PathBuf::from);
     let found = variable("FRESHET_PYTHON").unwrap_or_else(|| {
         let cache = variable("FRESHET_CACHE").or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("freshet")));

@@ -4,5 +4,6 @@
 mod clients;
 mod commands;
 mod http;
+mod retraining;
 mod running;
 mod signals;

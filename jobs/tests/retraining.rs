@@ -1,0 +1,180 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::clients::python;
+use crate::running::{all, freshet, tests_folder, text};
+
+const DAY: u64 = 86_400_000;
+/// 2013-01-01.
+const START: u64 = 15_706 * DAY;
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// One pipeline over forty days of rides, in a folder of its own.
+struct Loop {
+    folder: tempfile::TempDir,
+}
+
+impl Loop {
+    fn new() -> Loop {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut asks, mut rides, mut outcomes) = (String::new(), String::new(), String::new());
+        for number in 0..480u64 {
+            let (at, hour) = (START + number * DAY / 12 + 1, number * 5 % 12 * 2);
+            let city = ["Bern", "Genf"][number as usize % 2];
+            asks.push_str(&format!("{{\"id\": \"r{number}\", \"city\": \"{city}\", \"hour\": {hour}, \"at\": {at}}}\n"));
+            rides.push_str(&format!("{{\"city\": \"{city}\", \"fare\": {}, \"at\": {}}}\n", number % 17, at + 60_000));
+            // At first late hours are late, from the sixteenth day on early ones. Every ninth is not as its hour says, and of every eleventh
+            // nobody knows.
+            let as_said = (hour > 11) == (number < 15 * 12);
+            let late = if number % 11 == 0 { "null".to_string() } else { (as_said != (number % 9 == 0)).to_string() };
+            outcomes.push_str(&format!("{{\"id\": \"r{number}\", \"late\": {late}, \"known_at\": {}}}\n", at + 3_600_000));
+        }
+        for (name, rows) in [("asks", asks), ("rides", rides), ("outcomes", outcomes)] {
+            fs::write(folder.path().join(format!("{name}.jsonl")), rows).unwrap();
+        }
+        Loop { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn variables(&self, mode: &str) -> Vec<String> {
+        let (folder, python) = (self.folder.path().display(), python());
+        let pairs = [format!("data={folder}"), format!("out={folder}"), format!("python={}", python.display()), format!("mode={mode}")];
+        pairs.into_iter().flat_map(|pair| ["--var".to_string(), pair]).collect()
+    }
+
+    fn command(&self, mode: &str, workers: &str) -> Command {
+        let mut command = freshet();
+        fs::write(self.path("ask.sql"), "SELECT * FROM runs(retrain);\nSELECT * FROM versions(lateness);\n").unwrap();
+        command.arg("run").arg(tests_folder().join("loop")).arg(self.path("ask.sql")).args(self.variables(mode));
+        command.args(["--flight", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", workers]).arg("--data-dir").arg(self.path("state"));
+        command.env("FRESHET_PYTHON", python());
+        command
+    }
+
+    fn run(&self, workers: &str) -> Output {
+        let output = self.command("learn", workers).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+        output
+    }
+
+    fn predictions(&self) -> String {
+        fs::read_to_string(self.path("predictions.jsonl")).unwrap()
+    }
+}
+
+/// What the SELECTs of the script say, without the addresses before them.
+fn told(output: &Output) -> String {
+    let stdout = text(&output.stdout);
+    stdout[stdout.find("SELECT * FROM runs").unwrap_or_else(|| panic!("{stdout}"))..].to_string()
+}
+
+#[test]
+fn the_whole_loop_trains_judges_promotes_and_scores() {
+    let first = Loop::new();
+    let output = first.run("1");
+    let runs = told(&output);
+    assert!(runs.contains("retrain-2013-01-11T00-00-00Z") && runs.contains("(3 rows)"), "{}", all(&output));
+    assert!(text(&output.stderr).contains("run retrain-2013-01-11T00-00-00Z: first; auc 0."), "{}", all(&output));
+    let predictions = first.predictions();
+    assert_eq!(predictions.lines().count(), 480);
+    let unscored = predictions.lines().filter(|line| line.contains("\"p_late\":null")).count();
+    assert_eq!(unscored, 120, "ten days of twelve asks came before the first version: {predictions}");
+    assert!(predictions.lines().last().unwrap().contains("\"version\":"), "{predictions}");
+
+    let second = Loop::new();
+    assert_eq!(told(&second.run("2")), runs, "C9");
+    assert_eq!(second.predictions(), predictions, "C9");
+
+    let list = freshet().args(["models", "list", "--data-dir"]).arg(first.path("state")).output().unwrap();
+    assert!(text(&list.stdout).contains("lateness") && text(&list.stdout).contains("retrain-2013-01-11T00-00-00Z"), "{}", all(&list));
+    let show = freshet().args(["models", "show", "lateness", "1", "--data-dir"]).arg(first.path("state")).output().unwrap();
+    assert!(text(&show.stdout).contains("lateness version 1, promoted") && text(&show.stdout).contains("holdout.auc"), "{}", all(&show));
+    let nothing = freshet().args(["models", "list", "--data-dir"]).arg(first.path("nowhere")).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2), "{}", all(&nothing));
+}
+
+#[test]
+fn an_export_has_the_rows_of_a_run_and_knows_what_was_known() {
+    let pipeline = Loop::new();
+    pipeline.run("1");
+    let export = |extra: &[&str], out: &Path| {
+        let mut command = freshet();
+        command.args(["training-set", "export", "late_train", "--pipeline"]).arg(tests_folder().join("loop")).args(pipeline.variables("learn"));
+        command.args(extra).arg("--out").arg(out).output().unwrap()
+    };
+    let out = pipeline.path("rows.jsonl");
+    let range = ["--from", "2013-01-03", "--until", "2013-01-11", "--as-of", "2013-01-11", "--format", "json"];
+    let output = export(&range, &out);
+    assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+    let record = fs::read_to_string(pipeline.path("state/runs/retrain-2013-01-11T00-00-00Z/run.json")).unwrap();
+    let number = |name: &str| -> usize {
+        let rest = record.split(&format!("\"{name}\": ")).nth(1).unwrap_or_else(|| panic!("{record}"));
+        rest.split([',', '\n']).next().unwrap().parse().unwrap()
+    };
+    let rows = fs::read_to_string(&out).unwrap();
+    assert_eq!(rows.lines().count(), number("train_rows") + number("holdout_rows") + number("null_labels"));
+    assert!(text(&output.stderr).contains(&format!("{} have no label", number("null_labels"))), "{}", all(&output));
+
+    let all_rows = pipeline.path("all.parquet");
+    assert_eq!(export(&[], &all_rows).status.code(), Some(0));
+    assert!(fs::metadata(&all_rows).unwrap().len() > 1000);
+
+    let wrong = export(&["--from", "soon"], &out);
+    assert_eq!(wrong.status.code(), Some(2), "{}", all(&wrong));
+    let unknown = freshet()
+        .args(["training-set", "export", "late_trian", "--pipeline"])
+        .arg(tests_folder().join("loop"))
+        .args(pipeline.variables("learn"))
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("the pipeline declares late_train"), "{}", all(&unknown));
+}
+
+/// Until the file is there; the process must live.
+fn wait_for(path: &Path, child: &mut Child) {
+    let deadline = Instant::now() + WAIT_MAX;
+    while !path.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the pipeline has ended");
+        assert!(Instant::now() < deadline, "waited too long for {}", path.display());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn c9_a_pipeline_killed_while_it_trains_goes_on_to_the_same_end() {
+    let whole = Loop::new();
+    let expected = told(&whole.run("1"));
+    let cut_off = Loop::new();
+    let run = cut_off.path("state/runs/retrain-2013-01-21T00-00-00Z");
+    for signal in ["-KILL", "-TERM"] {
+        let mut child = cut_off.command("wait", "2").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for(&run.join("waiting"), &mut child);
+        let trainer = fs::read_to_string(run.join("waiting")).unwrap();
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        let lives = Path::new(&format!("/proc/{}", trainer.trim())).exists();
+        if signal == "-TERM" {
+            assert_eq!(status.code(), Some(143));
+            assert!(!lives, "a trainer does not outlive a pipeline that was asked to end");
+        } else if lives {
+            // Nobody was left to end it; its folder is no other attempt's.
+            assert!(Command::new("kill").args(["-KILL", trainer.trim()]).status().unwrap().success());
+        }
+        fs::remove_file(run.join("waiting")).unwrap();
+    }
+    fs::write(run.join("go"), "").unwrap();
+    fs::create_dir_all(cut_off.path("state/runs/retrain-2013-01-31T00-00-00Z")).unwrap();
+    fs::write(cut_off.path("state/runs/retrain-2013-01-31T00-00-00Z/go"), "").unwrap();
+    let output = cut_off.command("wait", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+    assert_eq!(told(&output), expected);
+    assert_eq!(cut_off.predictions(), whole.predictions());
+}

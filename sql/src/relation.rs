@@ -10,11 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use datafusion::common::{DFSchema, DFSchemaRef, Result, TableReference, plan_err};
+use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Diagnostic, Result, Span, TableReference, plan_err};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, Operator, UserDefinedLogicalNodeCore};
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::{self, ast};
 use freshet_core::{ServiceDef, TrainingMode};
 
 use crate::context::FEATURES_SCHEMA;
@@ -183,7 +183,16 @@ impl LookupPlanner {
         };
         let input = service_input(service);
         let bound = match constraint {
-            ast::JoinConstraint::Using(columns) => bind_using(&name, &input, columns, left.schema(), context)?,
+            ast::JoinConstraint::Using(columns) => {
+                if let Some(column) = missing_in(&columns, left.schema(), context).filter(|_| asked != Asked::Now) {
+                    return Err(wrong_at(
+                        &format!("the relation that this lookup is as of has no column {column}"),
+                        "its keys and REQUEST columns come from one relation: join first, in a view below, and ask as of that view's rows",
+                        column.span,
+                    ));
+                }
+                bind_using(&name, &input, columns, left.schema(), context)?
+            }
             ast::JoinConstraint::On(condition) => bind_on(&name, &alias, &input, condition, left.schema(), context)?,
             _ => return plan_err!("FEATURES({name}) needs USING or ON that binds {}", names(&input)),
         };
@@ -212,11 +221,30 @@ impl LookupPlanner {
                 let time = context.sql_to_expr(ast::Expr::CompoundIdentifier(vec![asked.relation.clone(), column.clone()]), left)?;
                 match time.get_type(left)? {
                     DataType::Timestamp(_, None) => Ok(Asked::Hindsight(Some(time))),
-                    other => plan_err!("FEATURES(…) AS OF {column} needs a TIMESTAMP, and it is {other}"),
+                    other => Err(wrong_at(
+                        &format!("a lookup answers at a TIMESTAMP, and {column} is {other}"),
+                        &format!("FOR SYSTEM_TIME AS OF arrival({}), or name a TIMESTAMP of it", asked.relation),
+                        column.span,
+                    )),
                 }
             }
         }
     }
+}
+
+/// An error that knows its place and its remedy.
+fn wrong_at(message: &str, help: &str, span: sqlparser::tokenizer::Span) -> DataFusionError {
+    let diagnostic = Diagnostic::new_error(message, Span::try_from_sqlparser_span(span)).with_help(help, None);
+    DataFusionError::Plan(message.to_string()).with_diagnostic(diagnostic)
+}
+
+/// The first column that the left side does not have.
+fn missing_in(columns: &[ast::ObjectName], left: &DFSchema, context: &dyn RelationPlannerContext) -> Option<ast::Ident> {
+    let idents = columns.iter().filter_map(|column| column.0.last().and_then(|part| part.as_ident()));
+    idents.cloned().find(|ident| {
+        let name = context.normalize_ident(ident.clone());
+        !left.fields().iter().any(|field| *field.name() == name)
+    })
 }
 
 /// Features that were looked up early get their names, at the place where the text joins them.

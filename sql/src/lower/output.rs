@@ -64,6 +64,9 @@ fn unstorable(name: &str, data_type: &DataType) -> Refusal {
     match data_type {
         DataType::Null => refusal.help(format!("give it a type: CAST(NULL AS VARCHAR) AS {name}")),
         DataType::Interval(_) | DataType::Duration(_) => refusal.help("subtract epochs instead: date_part('epoch', a) - date_part('epoch', b)"),
+        DataType::Struct(fields) if !fields.is_empty() => {
+            refusal.help(format!("select its fields one by one: (…)['{}'] AS {}, …", fields[0].name(), fields[0].name()))
+        }
         DataType::Struct(_) | DataType::List(_) | DataType::LargeList(_) => refusal.help("select its fields or elements one by one"),
         _ => refusal.help("CAST it to a number, a TIMESTAMP or VARCHAR"),
     }

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result as PlanResult, TableReference, exec_err};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, Extension, Filter, LogicalPlan, Projection, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     UserDefinedLogicalNodeCore, Volatility,
@@ -17,7 +18,7 @@ use datafusion::logical_expr::{
 use freshet_core::{ModelDef, PredictOutput, PredictRoute};
 
 use crate::context::Catalog;
-use crate::now::readable;
+use crate::now::{mentions_now, readable};
 use crate::refusal::{Refusal, Result};
 
 const SCORE: &str = "predict$";
@@ -237,8 +238,16 @@ fn placed_below(node: &LogicalPlan, catalog: &Catalog) -> Result<Option<LogicalP
             Ok(Some(LogicalPlan::Projection(Projection::try_new(exprs, input)?)))
         }
         LogicalPlan::Filter(filter) => {
-            let (mut exprs, input) = computed(vec![filter.predicate.clone()], filter.input.clone(), catalog)?;
-            let predicate = exprs.pop().expect("one expression went in");
+            // Other conditions are tested first: they may join, and no row that they drop needs a score. One about now() decides when a
+            // row comes out, and so which version would score it: it stays above.
+            let stays = |conjunct: &&Expr| mentions_prediction(conjunct) || mentions_now(conjunct);
+            let (above, below): (Vec<&Expr>, Vec<&Expr>) = split_conjunction(&filter.predicate).into_iter().partition(stays);
+            let mut input = filter.input.clone();
+            if let Some(below) = conjunction(below.into_iter().cloned()) {
+                input = Arc::new(LogicalPlan::Filter(Filter::try_new(below, input)?));
+            }
+            let (exprs, input) = computed(above.into_iter().cloned().collect(), input, catalog)?;
+            let predicate = conjunction(exprs).expect("a condition is about a prediction");
             Ok(Some(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
         }
         _ => Err(Refusal::new("a prediction stands where no operator can compute it")

@@ -99,6 +99,17 @@ fn c1b_a_condition_is_not_moved_below_the_prediction_it_is_about() {
 }
 
 #[test]
+fn a_condition_about_a_prediction_leaves_the_others_where_they_join() {
+    let plan = plan_of(&format!(
+        "{MODELS}\nCREATE MATERIALIZED VIEW v AS SELECT o.id FROM orders o, customers c
+         WHERE o.customer = c.customer AND PREDICT(pair, o.amount, c.score) > 0.5 AND o.shop = 'a' AND o.ts > now() - INTERVAL '1 day'"
+    ));
+    let place = |what: &str| plan.find(what).unwrap_or_else(|| panic!("{what} is not in\n{plan}"));
+    assert!(place("= Filter") < place("= Join") && place("= Join") < place("= Predict"), "{plan}");
+    assert!(place("= Predict") < place("= TemporalFilter"), "{plan}");
+}
+
+#[test]
 fn predictions_stand_over_groups_in_subqueries_and_in_inlined_views() {
     let text = "CREATE VIEW scored AS SELECT id, shop, PREDICT(pair, amount, items) AS score FROM orders;
         CREATE MATERIALIZED VIEW v AS WITH big AS (SELECT shop, PREDICT(pair, sum(amount), count(*)) AS s FROM orders GROUP BY shop HAVING count(*) > 1)

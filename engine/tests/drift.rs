@@ -49,6 +49,7 @@ fn spec(window_ms: u64, rows_min: u64) -> DriftSpec {
     DriftSpec {
         columns: vec![2, 1, 4],
         names: vec!["x".into(), "n".into(), "ok".into()],
+        scores: vec![true, false, false],
         time: 3,
         methods: vec![DriftMethod::Psi, DriftMethod::Ks],
         model: 0,
@@ -171,6 +172,7 @@ fn small() -> Plan {
     let spec = DriftSpec {
         columns: vec![1],
         names: vec!["x".into()],
+        scores: vec![false],
         time: 0,
         methods: vec![DriftMethod::Psi],
         conditions: vec![condition],

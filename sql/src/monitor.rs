@@ -22,8 +22,10 @@ pub(crate) fn define(monitor: &CreateDriftMonitor, view: &ViewDef, plan: &Plan) 
     let columns: Vec<usize> = monitor.columns.iter().map(|column| measured(column, view, &plan.models[model])).collect::<Result<_>>()?;
     let names: Vec<String> = monitor.columns.iter().map(normal_name).collect();
     let conditions = monitor.conditions.iter().map(|condition| fires(condition, &names)).collect();
+    let scores = names.iter().map(|name| plan.models[model].outputs.iter().any(|output| output.name() == name)).collect();
     Ok(DriftSpec {
         columns,
+        scores,
         time: time_column(&monitor.time, view)?,
         methods: monitor.methods.clone(),
         model,

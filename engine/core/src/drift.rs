@@ -12,6 +12,9 @@ pub struct DriftSpec {
     /// Columns of the input that are measured: numbers, or BOOLEAN as 0 and 1. Their names are those of the reference.
     pub columns: Vec<usize>,
     pub names: Vec<String>,
+    /// Per column: it holds scores of the model. A NULL score says that no version was live or that scoring failed, not that the scores have
+    /// moved: its row is left out of that column, of MIN ROWS too. NULL in other columns has a bin.
+    pub scores: Vec<bool>,
     /// The column of TIME.
     pub time: usize,
     pub methods: Vec<DriftMethod>,

@@ -102,8 +102,9 @@ fn drift(plan: &Plan, spec: &DriftSpec) -> String {
         })
         .collect();
     format!(
-        "Drift {:?} of [{}] time #{} against {} window={} every={} min={} fires [{}]",
+        "Drift {:?} scores {:?} of [{}] time #{} against {} window={} every={} min={} fires [{}]",
         spec.columns,
+        spec.columns.iter().zip(&spec.scores).filter(|(_, is_score)| **is_score).map(|(column, _)| *column).collect::<Vec<_>>(),
         methods.join(", "),
         spec.time,
         plan.models[spec.model].name,

@@ -124,16 +124,18 @@ impl Drift {
     }
 
     fn measure(&mut self, live: Option<&Version>, column: usize, method: DriftMethod) -> Measured {
-        let rows = self.window.rows();
         let Some(version) = live else { return Measured::NoReference };
         let Some(current) = self.window.histogram(&version.reference, column) else { return Measured::NoReference };
-        if rows < self.spec.rows_min {
+        let (mut current, mut reference) = (current.clone(), version.reference.columns[&self.spec.names[column]].clone());
+        if self.spec.scores[column] {
+            (current.nulls, reference.nulls) = (0, 0);
+        }
+        if current.total() < self.spec.rows_min {
             return Measured::TooFewRows;
         }
-        let reference = &version.reference.columns[&self.spec.names[column]];
         let value = match method {
-            DriftMethod::Psi => psi(reference, current),
-            DriftMethod::Ks => ks(reference, current),
+            DriftMethod::Psi => psi(&reference, &current),
+            DriftMethod::Ks => ks(&reference, &current),
         };
         match value {
             Some(value) => Measured::Value(value),

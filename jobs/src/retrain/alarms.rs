@@ -92,6 +92,7 @@ mod tests {
         let spec = DriftSpec {
             columns: vec![0, 1],
             names: vec!["p".into(), "wind".into()],
+            scores: vec![true, false],
             time: 2,
             methods: vec![DriftMethod::Psi],
             model: 0,

@@ -39,10 +39,12 @@ impl Interpreter {
             .collect();
         let live = self.version_at(spec.model, Epoch(d), PredictRoute::Live);
         let mut out = Vec::new();
-        for (column, name) in spec.columns.iter().zip(&spec.names) {
-            let values: Vec<Option<f64>> = rows.iter().map(|row| number(&row[*column])).collect();
+        for ((column, name), is_score) in spec.columns.iter().zip(&spec.names).zip(&spec.scores) {
+            let mut values: Vec<Option<f64>> = rows.iter().map(|row| number(&row[*column])).collect();
+            // Without a score there is nothing to compare.
+            values.retain(|value| value.is_some() || !is_score);
             for method in &spec.methods {
-                let (value, state) = measured(spec, live, name, *method, &values);
+                let (value, state) = measured(spec, live, (name, *is_score), *method, &values);
                 let mut row = vec![Value::Int(d.into()), Value::Text(name.clone()), Value::Text(method.sql().into())];
                 row.push(value.map_or(Value::Null, Value::Float));
                 row.extend(conditions(spec, (name, *method), value, held));
@@ -56,9 +58,19 @@ impl Interpreter {
     }
 }
 
-fn measured(spec: &DriftSpec, live: Option<&ControlRecord>, name: &str, method: DriftMethod, values: &[Option<f64>]) -> (Option<f64>, &'static str) {
+fn measured(
+    spec: &DriftSpec,
+    live: Option<&ControlRecord>,
+    (name, is_score): (&str, bool),
+    method: DriftMethod,
+    values: &[Option<f64>],
+) -> (Option<f64>, &'static str) {
     let reference = live.and_then(|live| live.reference.columns.get(name)).filter(|reference| reference.total() > 0);
-    let Some(reference) = reference else { return (None, "no_reference") };
+    let Some(mut reference) = reference.cloned() else { return (None, "no_reference") };
+    if is_score {
+        reference.nulls = 0;
+    }
+    let reference = &reference;
     if (values.len() as u64) < spec.rows_min {
         return (None, "too_few_rows");
     }

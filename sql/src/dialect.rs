@@ -38,7 +38,7 @@ impl Dialect for FreshetDialect {
         supports_window_function_null_treatment_arg supports_window_clause_named_window_reference supports_parens_around_table_factor
         supports_values_as_table_factor supports_select_wildcard_except supports_select_wildcard_exclude supports_select_wildcard_replace
         supports_nested_comments supports_string_escape_constant supports_array_typedef_with_brackets supports_struct_literal
-        supports_dictionary_syntax supports_named_fn_args_with_assignment_operator supports_named_fn_args_with_eq_operator
+        supports_dictionary_syntax supports_named_fn_args_with_assignment_operator
         allow_extract_custom allow_extract_single_quotes supports_data_type_signed_suffix supports_bitwise_shift_operators
         supports_boolean_literals
     }

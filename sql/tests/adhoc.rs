@@ -144,3 +144,25 @@ fn errors_and_dead_letters_are_tables() {
     }
     engine.shutdown().unwrap();
 }
+
+#[test]
+fn scores_are_judged_when_they_are_read_too() {
+    let engine = engine();
+    let reader = engine.reader();
+    let text = "SELECT auc(total, shop = 'b') AS a, log_loss(0.5, shop = 'b') AS l, brier(0.25, shop = 'b') AS b, auc(total, shop = 'x') AS none FROM shop_totals";
+    let (_, batches) = answer(&*reader, text, None);
+    let rows = one(&batches);
+    let value = |column: usize| rows.column(column).as_primitive::<Float64Type>().value(0);
+    assert_eq!((value(0), value(1), value(2)), (1.0, std::f64::consts::LN_2, 0.3125));
+    assert_eq!(rows.column(3).null_count(), 1);
+    engine.shutdown().unwrap();
+}
+
+#[test]
+fn a_source_cannot_be_read_and_the_answer_says_what_can() {
+    let engine = engine();
+    let error = query::plan("SELECT * FROM orders", &*engine.reader()).unwrap_err();
+    assert_eq!(error.message, "orders is a source, whose rows pass by and are not kept");
+    assert!(error.help.unwrap().contains("CREATE MATERIALIZED VIEW kept AS SELECT * FROM orders"));
+    engine.shutdown().unwrap();
+}

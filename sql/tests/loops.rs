@@ -187,3 +187,47 @@ fn a_training_plan_has_the_columns_of_its_definition() {
         assert_eq!(plan.views[0].schema.field_with_name("label").unwrap().data_type(), &DataType::Boolean);
     }
 }
+
+/// The scores of [`Logistic`] by two factors, in one model or in one each.
+#[derive(Debug)]
+struct Both(Vec<Logistic>);
+
+impl Model for Both {
+    fn predict(&self, inputs: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        self.0.iter().map(|model| Ok(model.predict(inputs)?.remove(0))).collect()
+    }
+
+    fn batch_invariant(&self) -> bool {
+        true
+    }
+}
+
+/// Of rows that are appended and of rows that are taken back, with failures among them.
+#[test]
+fn the_outputs_of_one_model_are_those_of_one_model_each() {
+    let program = compiled(
+        "CREATE MODEL both INPUT (n BIGINT, s DOUBLE) OUTPUT (low DOUBLE, high DOUBLE);
+         CREATE MODEL low INPUT (n BIGINT, s DOUBLE) OUTPUT (p DOUBLE);
+         CREATE MODEL high INPUT (n BIGINT, s DOUBLE) OUTPUT (p DOUBLE);
+         CREATE VIEW bands AS SELECT h, PREDICT(both, h, y) AS b FROM changing;
+         CREATE MATERIALIZED VIEW together AS SELECT h, b['low'] AS low, b['high'] AS high FROM bands;
+         CREATE MATERIALIZED VIEW apart AS SELECT h, PREDICT(low, h, y) AS low, PREDICT(high, h, y) AS high FROM changing;
+         CREATE MATERIALIZED VIEW together_plain AS SELECT id, PREDICT(both, id, x)['high'] AS high FROM plain WHERE PREDICT(both, id, x)['low'] > 0.4;
+         CREATE MATERIALIZED VIEW apart_plain AS SELECT id, PREDICT(high, id, x) AS high FROM plain WHERE PREDICT(low, id, x) > 0.4;",
+    );
+    let record = |model, factors: &[f64]| {
+        let loaded = Arc::new(Both(factors.iter().map(|factor| Logistic { factor: *factor }).collect()));
+        ControlRecord { epoch: Epoch(0), model, version: 1, promoted: true, loaded, reference: Arc::<Reference>::default() }
+    };
+    let records = [record(0, &[0.1, -0.2]), record(1, &[0.1]), record(2, &[-0.2])];
+    for seed in 40..43 {
+        for (together, apart) in [("together", "apart"), ("together_plain", "apart_plain")] {
+            let of = |view| {
+                run(&program.plan, view, EngineConfig { workers: 2, ..EngineConfig::default() }, &connectors(&program.plan, seed, &SHAPE), &records)
+            };
+            let expected = of(apart);
+            assert!(!expected.is_empty());
+            assert_same(together, seed, &expected, &of(together));
+        }
+    }
+}

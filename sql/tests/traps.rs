@@ -217,3 +217,10 @@ fn the_same_text_gives_the_same_plan_twice() {
     assert_eq!(freshet_core::explain(&once), freshet_core::explain(&twice));
     assert_eq!(freshet_core::fingerprint(&once), freshet_core::fingerprint(&twice));
 }
+
+/// The generic dialect reads `f(a = b)` as an argument named a.
+#[test]
+fn an_equality_is_an_argument_and_not_a_name() {
+    let plan = plan_of("CREATE MATERIALIZED VIEW v AS SELECT id, coalesce(shop = 'a', false) AS is_a FROM orders");
+    assert!(plan.contains("shop@2 = a"), "{plan}");
+}

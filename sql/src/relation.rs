@@ -240,11 +240,12 @@ fn wrong_at(message: &str, help: &str, span: sqlparser::tokenizer::Span) -> Data
 
 /// The first column that the left side does not have.
 fn missing_in(columns: &[ast::ObjectName], left: &DFSchema, context: &dyn RelationPlannerContext) -> Option<ast::Ident> {
-    let idents = columns.iter().filter_map(|column| column.0.last().and_then(|part| part.as_ident()));
-    idents.cloned().find(|ident| {
-        let name = context.normalize_ident(ident.clone());
+    let mut idents = columns.iter().filter_map(|column| column.0.last().and_then(|part| part.as_ident()));
+    let missing = idents.find(|ident| {
+        let name = context.normalize_ident((*ident).clone());
         !left.fields().iter().any(|field| *field.name() == name)
-    })
+    });
+    missing.cloned()
 }
 
 /// Features that were looked up early get their names, at the place where the text joins them.

@@ -23,8 +23,7 @@ fn plan(text: &str, from: u64, until: u64) -> Plan {
 }
 
 fn refusal(text: &str) -> String {
-    let found = refused(&format!("CREATE FEATURE SERVICE one AS (customer_load);\n{text}"));
-    found
+    refused(&format!("CREATE FEATURE SERVICE one AS (customer_load);\n{text}"))
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Model for Gated {
     }
 }
 
-/// A feature view over `left`, scores of `left` and of what those scores are not needed for.
+/// A feature view over `left`, and scores of `left`.
 fn plan() -> (Plan, NodeId, NodeId) {
     let mut plan = Plan { models: vec![model(&["score"])], ..Plan::default() };
     let left = add_source(&mut plan, source("left"));
@@ -119,6 +119,52 @@ fn sources_pause_when_too_many_steps_wait_for_a_model() {
     engine.wait().unwrap();
     engine.shutdown().unwrap();
     assert_histories("a pause for a model", &plan, &interpreter, &input);
+}
+
+#[test]
+fn more_work_than_the_queue_holds_is_scored_all_the_same() {
+    let (mut plan, rolling, _) = plan();
+    (plan.views, plan.sinks) = (Vec::new(), Vec::new());
+    (0..4).for_each(|_| drop(add_predict(&mut plan, NodeId(0))));
+    let plan = observed(plan);
+    let gate = Arc::new(Gate::default());
+    let records = [record(Epoch::ZERO, 1, true, Arc::new(Gated(gate.clone(), Linear { factor: 2.0, batch_invariant: true })))];
+    let config = EngineConfig { workers: 4, cut: StepCut::Epochs(2), ..EngineConfig::default() };
+    let (engine, input) = start(&plan, config, 403, &Shape { rows: 600, ..Shape::default() }, &records);
+    let opens = OpensAtLast(gate);
+    let interpreter = interpreter(&plan, &input).with_records(&records);
+    let mut epochs: Vec<Epoch> = interpreter.history(NodeId(0)).into_iter().map(|(_, epoch, _)| epoch).collect();
+    epochs.dedup();
+    let (reader, name) = (engine.reader(), format!("v{}", rolling.0));
+    // 60 steps, 5 operators, 4 workers: more than the 256 pieces that may wait.
+    wait_until(&engine, "the 60th step", || reader.frontier(&[&name]).unwrap() > epochs[120]);
+    opens.0.open();
+    engine.wait().unwrap();
+    engine.shutdown().unwrap();
+    assert_histories("a full queue", &plan, &interpreter, &input);
+}
+
+#[test]
+fn a_pipeline_whose_model_hangs_stops_and_scores_its_rows_after_the_restart() {
+    let (plan, rolling, _) = plan();
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate::default());
+    let opens = OpensAtLast(gate.clone());
+    let records = [record(Epoch::ZERO, 1, true, Arc::new(Gated(gate, Linear { factor: 2.0, batch_invariant: true })))];
+    let config = EngineConfig { workers: 2, cut: StepCut::Epochs(2), data_dir: Some(folder.path().to_path_buf()), ..EngineConfig::default() };
+    let (engine, input) = start(&plan, config.clone(), 404, &Shape { rows: 60, ..Shape::default() }, &records);
+    let interpreter = interpreter(&plan, &input).with_records(&records);
+    let (reader, name) = (engine.reader(), format!("v{}", rolling.0));
+    wait_until(&engine, "the end of the feature view", || reader.frontier(&[&name]).unwrap() > interpreter.end());
+    let stopping = Instant::now();
+    engine.shutdown().unwrap();
+    assert!(stopping.elapsed() < Duration::from_secs(9), "it took {:?}", stopping.elapsed());
+    opens.0.open();
+    let control = Box::new(ScriptedControl::new(&records));
+    let engine = Engine::start_with(plan.clone(), config, &input, Some(control)).unwrap();
+    engine.wait().unwrap();
+    engine.shutdown().unwrap();
+    assert_histories("after the restart", &plan, &interpreter, &input);
 }
 
 /// Two outputs; panics on n = 1, gives too few rows on n = 0.

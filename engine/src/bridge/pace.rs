@@ -15,6 +15,8 @@ use crate::metrics::Metrics;
 pub const OPEN_STEPS_MAX: usize = 4;
 /// Steps that may wait for a model while the features go on: as many as a sink may be behind. More would only hold memory.
 const MODEL_STEPS_MAX: usize = 64;
+/// How long a pipeline that was told to stop waits for its open steps. Only a slow model takes longer; its rows come again after a restart.
+const STOP_WAIT: Duration = Duration::from_secs(4);
 const WAIT: Duration = Duration::from_millis(2);
 
 pub struct Pace {
@@ -25,6 +27,8 @@ pub struct Pace {
     open: VecDeque<Epoch>,
     /// Steps that are not closed everywhere.
     unsettled: VecDeque<Epoch>,
+    /// When the steps of a stopped pipeline are given up.
+    patience: Option<Instant>,
     /// Events per second, when and how many so far.
     rate: Option<(u64, Instant, u64)>,
 }
@@ -32,7 +36,7 @@ pub struct Pace {
 impl Pace {
     pub fn new(progress: Arc<Progress>, metrics: Arc<Metrics>, sinks: Arc<Vec<SinkThread>>, events_per_second: Option<u64>) -> Pace {
         let rate = events_per_second.map(|rate| (rate.max(1), Instant::now(), 0));
-        Pace { progress, metrics, sinks, open: VecDeque::new(), unsettled: VecDeque::new(), rate }
+        Pace { progress, metrics, sinks, open: VecDeque::new(), unsettled: VecDeque::new(), patience: None, rate }
     }
 
     /// Notes that a step was handed out.
@@ -60,7 +64,7 @@ impl Pace {
         false
     }
 
-    /// Blocks until every step handed out is closed. False if the pipeline has failed.
+    /// Blocks until every step handed out is closed. False if the pipeline has failed, or is to stop and a model does not let it.
     pub fn drain(&mut self) -> bool {
         loop {
             self.close();
@@ -68,6 +72,9 @@ impl Pace {
                 return true;
             }
             if self.metrics.failure().is_some() {
+                return false;
+            }
+            if self.metrics.stop_requested() && *self.patience.get_or_insert_with(|| Instant::now() + STOP_WAIT) < Instant::now() {
                 return false;
             }
             self.metrics.wait(WAIT);

@@ -273,3 +273,107 @@ fn an_aggregate_without_keys_always_has_one_row_and_null_keys_join_nothing() {
     let join = plan.nodes.iter().position(|node| matches!(node.op, Op::Join { .. })).unwrap();
     assert!(interpreter.content(NodeId(join as u32), Epoch(9)).is_empty());
 }
+
+#[test]
+fn t4_in_hindsight_a_question_sees_what_arrived_later_but_not_what_happened_later() {
+    let (mut plan, lookup) = lookup_plan();
+    let seen = |plan: &Plan, asked: Vec<InputRow>| {
+        let late = |mut row: InputRow, epoch| {
+            row.epoch = Epoch(epoch);
+            row
+        };
+        // Of key 1: one in time, one late, one after the question, one late and taken back.
+        let events = vec![
+            input([1, 7], 90, 1, 0),
+            input([1, 8], 150, 1, 1),
+            late(input([1, 9], 80, 1, 2), 200),
+            late(input([1, 6], 70, 1, 3), 200),
+            late(input([1, 6], 70, -1, 4), 300),
+        ];
+        let interpreter = Interpreter::new(plan, vec![asked, events]);
+        interpreter.history(lookup).into_iter().map(|(row, _, _)| (row[5].clone(), row[6].clone())).collect::<Vec<_>>()
+    };
+    let asked = |time: Value| {
+        let values = vec![Value::Text("k1".into()), int(0), Value::Float(1.0), time, Value::Bool(true)];
+        vec![InputRow { values, epoch: Epoch(160), diff: 1, position: 0, dead: false }]
+    };
+    let counted = |count| (int(count), Value::Text("PRESENT".into()));
+    assert_eq!(seen(&plan, asked(int(100))), [counted(2)], "as of now(): at its epoch, 160, two have arrived");
+    for (column, time, expected) in [
+        (Some(3), int(100), counted(2)),
+        (Some(3), int(80), (Value::Null, Value::Text("NOT_FOUND".into()))),
+        (Some(3), int(81), counted(1)),
+        (Some(3), Value::Null, (Value::Null, Value::Text("NOT_FOUND".into()))),
+        (None, int(100), counted(3)),
+    ] {
+        let Op::Lookup { at, .. } = &mut plan.nodes[lookup.index()].op else { unreachable!("it is a lookup") };
+        *at = LookupTime::EventTime { column };
+        assert_eq!(seen(&plan, asked(time.clone())), [expected], "at {column:?}, {time:?}");
+    }
+}
+
+/// n · factor.
+#[derive(Debug)]
+struct Times(i64);
+
+impl freshet_core::Model for Times {
+    fn predict(&self, inputs: &[arrow::array::ArrayRef]) -> freshet_core::Result<Vec<arrow::array::ArrayRef>> {
+        let n = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&inputs[0]);
+        if n.iter().flatten().any(|n| n == 2) {
+            return Err(freshet_core::Error::data("no twos"));
+        }
+        Ok(vec![std::sync::Arc::new(n.iter().map(|n| n.map(|n| n * self.0)).collect::<arrow::array::Int64Array>())])
+    }
+    fn batch_invariant(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn c1b_c6_a_row_is_scored_by_the_version_of_its_own_epoch() {
+    use freshet_core::PredictOutput::{Score, Version};
+    use freshet_core::PredictRoute::{self, Challenger, Live};
+    use freshet_core::{ControlRecord, PredictCall};
+    let mut plan = Plan::default();
+    let source = add_source(&mut plan, source("a"));
+    let field = |name: &str| Field::new(name, DataType::Int64, true);
+    plan.models.push(freshet_core::ModelDef {
+        name: "m".into(),
+        service: None,
+        inputs: vec![field("n")],
+        outputs: vec![field("score")],
+        missing: Default::default(),
+        from: None,
+        references: Vec::new(),
+    });
+    let call = |route, output| PredictCall { model: 0, arguments: if output == Score { vec![1] } else { vec![] }, route, output };
+    let calls = vec![call(Live, Score), call(Live, Version), call(Challenger, Version), call(PredictRoute::Version(1), Version)];
+    let fields = fields_of(&plan, source).into_iter().chain(["p", "v", "c", "first"].map(field)).collect();
+    let predict = node(&mut plan, Op::Predict { calls }, &[source], fields);
+    plan.validate().unwrap();
+    let record = |epoch, version: u32, promoted| {
+        let loaded = std::sync::Arc::new(Times(version.into()));
+        ControlRecord { epoch: Epoch(epoch), model: 0, version, promoted, loaded, reference: Default::default() }
+    };
+    let mut leaving = input([1, 3], 10, -1, 9);
+    leaving.epoch = Epoch(40);
+    let rows = [(3, 10), (3, 11), (2, 12), (3, 20), (3, 21), (3, 31)].map(|(n, epoch)| input([1, n], epoch, 1, epoch)).to_vec();
+    let rows = rows.into_iter().chain([leaving]).collect();
+    let interpreter = Interpreter::new(&plan, vec![rows]).with_records(&[record(10, 1, true), record(20, 2, false), record(30, 3, true)]);
+    let found: Vec<_> = interpreter.history(predict).into_iter().map(|(row, epoch, diff)| (epoch.0, diff, row[5..].to_vec())).collect();
+    let null = Value::Null;
+    assert_eq!(
+        found,
+        [
+            (10, 1, vec![null.clone(), null.clone(), null.clone(), null.clone()]),
+            (11, 1, vec![int(3), int(1), int(1), int(1)]),
+            (12, 1, vec![null.clone(), int(1), int(1), int(1)]),
+            (20, 1, vec![int(3), int(1), int(1), int(1)]),
+            (21, 1, vec![int(3), int(1), int(2), int(1)]),
+            (31, 1, vec![int(9), int(3), int(3), int(1)]),
+            (40, -1, vec![null.clone(), null.clone(), null.clone(), null]),
+        ]
+    );
+    let errors: Vec<_> = interpreter.errors(predict, Epoch(31)).into_keys().collect();
+    assert_eq!((errors.len(), errors[0].field.as_str(), errors[0].message.as_str()), (1, "p", "no twos"));
+}

@@ -125,7 +125,9 @@ fn sources_pause_when_too_many_steps_wait_for_a_model() {
 fn more_work_than_the_queue_holds_is_scored_all_the_same() {
     let (mut plan, rolling, _) = plan();
     (plan.views, plan.sinks) = (Vec::new(), Vec::new());
-    (0..4).for_each(|_| drop(add_predict(&mut plan, NodeId(0))));
+    for _ in 0..4 {
+        add_predict(&mut plan, NodeId(0));
+    }
     let plan = observed(plan);
     let gate = Arc::new(Gate::default());
     let records = [record(Epoch::ZERO, 1, true, Arc::new(Gated(gate.clone(), Linear { factor: 2.0, batch_invariant: true })))];

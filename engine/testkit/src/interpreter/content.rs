@@ -47,7 +47,9 @@ impl Interpreter {
                 self.groups(node, keys, calls, &input(0)).into_iter().filter_map(|row| Some((row.ok()?, vec![0]))).collect()
             }
             Op::Feature { spec, .. } => self.feature_content(node, spec, t).into_iter().map(|row| (row, vec![0])).collect(),
-            Op::Lookup { .. } | Op::Predict { .. } | Op::Drift { .. } => collect(self.lives(node).iter().filter(|life| life.is_at(t)).map(|life| (life.row.clone(), life.position))),
+            Op::Lookup { .. } | Op::Predict { .. } | Op::Drift { .. } => {
+                collect(self.lives(node).iter().filter(|life| life.is_at(t)).map(|life| (life.row.clone(), life.position)))
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use freshet_connectors::BuiltIn;
-use freshet_core::{Error, Reader};
+use freshet_core::{Control, Error, Reader};
 use freshet_engine::{Engine, EngineConfig};
 use freshet_serving::{Listeners, Queries, Server};
 use freshet_sql::ast::Stmt;
@@ -22,7 +22,7 @@ use crate::progress::{Progress, resumption, summary};
 use crate::queries::PipelineQueries;
 use crate::retrain::{Place, open_control};
 use crate::rows::{RowFormat, format_rows};
-use crate::scripts::{Scripts, read_scripts, variables};
+use crate::scripts::{pipeline_folder, read_scripts, variables};
 use crate::watch::Watched;
 
 /// DESIGN: exit within 10 s of a signal; the servers need a part of it.
@@ -49,23 +49,24 @@ pub fn run(options: RunOptions) -> Outcome {
     program.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     program.explains.iter().for_each(|explain| println!("-- {}\n{}", explain.title, explain.text));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").map_err(Failure::failed)?;
-    let outcome = runtime.block_on(serve(&scripts, program, &options));
+    let folder = pipeline_folder(&scripts.scripts, &variables);
+    let outcome = runtime.block_on(serve(&scripts.name, folder, program, &options));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-async fn serve(scripts: &Scripts, program: Program, options: &RunOptions) -> Outcome {
+async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptions) -> Outcome {
     // Handlers first: a signal during the start must not kill what is half done.
     let mut signals = Signals::open().map_err(Failure::failed)?;
     let listeners = Listeners::bind(options.config.flight, options.config.http).await.map_err(Failure::wrong)?;
     let (flight, http) = (listeners.flight(), listeners.http());
     let strict = fails_on_bad_data(&program.plan);
     let (selects, started) = (selects(&program), Instant::now());
-    let engine = start_engine(program, &options.config, scripts.folder.clone(), format!("grpc://{flight}")).await?;
+    let engine = start_engine(program, &options.config, folder, format!("grpc://{flight}")).await?;
     let reader = engine.reader();
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
     let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
-    let server = Server::start(listeners, &scripts.name, reader.clone(), queries.clone());
+    let server = Server::start(listeners, name, reader.clone(), queries.clone());
     announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}"));
     if let Some(line) = resumption(&reader.status(), &options.config.data_dir) {
         eprintln!("{line}");
@@ -93,16 +94,22 @@ async fn start_engine(program: Program, config: &Config, folder: PathBuf, flight
         EngineConfig { workers, data_dir: Some(config.data_dir.clone()), events_per_second: config.events_per_second, ..EngineConfig::default() };
     let (program, config) = (Arc::new(program), config.clone());
     let starting = tokio::task::spawn_blocking(move || {
-        let plan = program.plan.clone();
         let place = Place { data_dir: config.data_dir.clone(), folder, flight, workers };
-        let control = match plan.models.is_empty() {
-            true => None,
-            // Only here: a pipeline without models needs no ONNX Runtime.
-            false => Some(open_control(&program, Arc::new(crate::onnx::runtime(&config)?), &place)?),
-        };
-        Engine::start_with(plan, settings, &BuiltIn, control)
+        let control = control(&program, &config, &place)?;
+        Engine::start_with(program.plan.clone(), settings, &BuiltIn, control)
     });
     starting.await.map_err(|error| Failure::failed(anyhow!("the engine did not start: {error}")))?.map_err(Failure::start)
+}
+
+/// The control plane of a program, for [`Engine::start_with`]; None if the program has no models. Errors: Invalid without ONNX Runtime,
+/// Unavailable.
+pub fn control(program: &Arc<Program>, config: &Config, place: &Place) -> freshet_core::Result<Option<Box<dyn Control>>> {
+    if program.plan.models.is_empty() {
+        return Ok(None);
+    }
+    // Only here: a pipeline without models needs no ONNX Runtime.
+    let runtime = Arc::new(crate::onnx::runtime(config)?);
+    open_control(program, runtime, place).map(Some)
 }
 
 /// Why the wait is over.

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use freshet_sql::Script;
+use freshet_sql::ast::Stmt;
+use freshet_sql::parse::parse_script;
 
 /// The scripts of a pipeline.
 #[derive(Debug, Clone)]
 pub struct Scripts {
     /// The folder's or file's name, of the first path.
     pub name: String,
-    /// The pipeline's folder: that of the last path, because sources kept elsewhere come before what uses them.
-    pub folder: PathBuf,
     pub scripts: Vec<Script>,
 }
 
@@ -30,9 +30,20 @@ pub fn read_scripts(paths: &[PathBuf]) -> Result<Scripts> {
     }
     let named = std::path::absolute(first).unwrap_or_else(|_| first.clone());
     let name = named.file_stem().map_or_else(|| "pipeline".to_string(), |stem| stem.to_string_lossy().into_owned());
-    let last = paths.last().expect("there is a first path");
-    let folder = if last.is_dir() { last.as_path() } else { last.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")) };
-    Ok(Scripts { name, folder: folder.to_path_buf(), scripts })
+    Ok(Scripts { name, scripts })
+}
+
+/// The folder that commands run in and files of models are relative to: that of the script that declares the first retraining job, or else
+/// the first model, wherever sources and queries beside it are kept. The scripts compile.
+pub fn pipeline_folder(scripts: &[Script], variables: &BTreeMap<String, String>) -> PathBuf {
+    let declares = |wanted: fn(&Stmt) -> bool| {
+        let mut found = scripts.iter();
+        found.find(|script| parse_script(&script.name, &script.text, variables).is_ok_and(|script| script.iter().any(|one| wanted(&one.body))))
+    };
+    let job = declares(|statement| matches!(statement, Stmt::CreateRetrainingJob(_)));
+    let script = job.or_else(|| declares(|statement| matches!(statement, Stmt::CreateModel(_)))).or(scripts.first());
+    let folder = script.and_then(|script| Path::new(&script.name).parent()).filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_path_buf()
 }
 
 fn folder_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -82,6 +93,19 @@ mod tests {
         let read = read_scripts(&[folder.path().to_path_buf()]).unwrap();
         let texts: Vec<&str> = read.scripts.iter().map(|script| script.text.as_str()).collect();
         assert_eq!(texts, ["sources.sql", "a.sql", "b.sql", "pipeline.sql"]);
+    }
+
+    #[test]
+    fn the_pipelines_folder_is_that_of_the_job_then_of_the_model_then_of_the_first_script() {
+        let script = |name: &str, text: &str| Script { name: name.into(), text: text.into() };
+        let job = "CREATE RETRAINING JOB j FOR m TRAINING SET t LAST INTERVAL '8 days' HOLDOUT LAST INTERVAL '2 days' RUN COMMAND 'x' WHEN EVERY INTERVAL '9 days' SINCE LAST RUN;";
+        let (sources, select) = (script("data/sources.sql", "SET clock = 'event';"), script("ask.sql", "SELECT 1;"));
+        let (model, job) = (script("models/m.sql", "CREATE MODEL m INPUT (x DOUBLE) OUTPUT (p DOUBLE);"), script("jobs/j.sql", job));
+        let folder = |scripts: &[&Script]| pipeline_folder(&scripts.iter().map(|script| (*script).clone()).collect::<Vec<_>>(), &BTreeMap::new());
+        assert_eq!(folder(&[&sources, &model, &job, &select]), Path::new("jobs"));
+        assert_eq!(folder(&[&sources, &model, &select]), Path::new("models"));
+        assert_eq!(folder(&[&sources, &select]), Path::new("data"));
+        assert_eq!(folder(&[&select]), Path::new("."));
     }
 
     #[test]

@@ -38,5 +38,8 @@ mod training_set;
 mod watch;
 
 pub use cli::main;
+pub use config::{Config, Layer};
 pub use exit::abort_on_panic;
+pub use node::control;
 pub use queries::PipelineQueries;
+pub use retrain::Place;

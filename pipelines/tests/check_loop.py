@@ -253,8 +253,11 @@ def check_drift(loop):
         version = loop.live_at(d)
         expect((row["model_version"] or 0) == version, f"at {row['evaluated_at']} drift compares with version {row['model_version']}, expected {version}")
         window = loop.live[(loop.asked >= d - WINDOW) & (loop.asked < d)]
-        if row["value"] is None:
-            expect(version == 0 or len(window) < ROWS_MIN or row["state"] != "measured", f"at {row['evaluated_at']} there is no value")
+        # A NULL score says that no version was live, not that the scores have moved.
+        window = window[~numpy.isnan(window)]
+        state = "no_reference" if version == 0 else "too_few_rows" if len(window) < ROWS_MIN else "measured"
+        expect(row["state"] == state and (row["value"] is None) == (state != "measured"), f"at {row['evaluated_at']} drift is {row}, expected {state}")
+        if state != "measured":
             continue
         scores = loop.score(version, loop.holdout(by_version[version]))
         wanted = psi(scores, window)
@@ -264,13 +267,11 @@ def check_drift(loop):
 
 
 def psi(reference, window):
-    """Ten bins at the reference's quantiles, and one of NULLs if there are any; shares below 1e-4 count as 1e-4."""
+    """Ten bins at the reference's quantiles; shares below 1e-4 count as 1e-4."""
     edges = numpy.unique(numpy.quantile(reference, numpy.arange(1, 10) / 10))
     shares = []
     for scores in (reference, window):
-        numbers = scores[~numpy.isnan(scores)]
-        counts = numpy.bincount(numpy.searchsorted(edges, numbers, side="right"), minlength=len(edges) + 1)
-        counts = numpy.append(counts, len(scores) - len(numbers))
+        counts = numpy.bincount(numpy.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
         shares.append(numpy.maximum(counts / counts.sum(), 1e-4))
     return float(numpy.sum((shares[1] - shares[0]) * numpy.log(shares[1] / shares[0])))
 

@@ -48,11 +48,11 @@ fn a_model_trained_on_features_of_three_hours_later_is_better_than_any_honest_on
     let leaking = asked_later(&honest, LATER, &folder.path().join("later"));
     let auc = |name: &str, data: &Path| {
         let setting = Setting::new(demo_folder(), data, folder.path().join(name));
-        let months = setting.run(&["SELECT month, auc_frozen FROM quality ORDER BY month"]).remove(0);
+        let months = setting.run(&["SELECT auc_frozen FROM quality WHERE month > 1 ORDER BY month"]).remove(0);
         months.iter().map(|month| month["auc_frozen"].as_f64().unwrap()).collect::<Vec<f64>>()
     };
     let (honest, leaking) = (auc("honest", &honest), auc("leaking", &leaking));
-    assert_eq!((honest.len(), leaking.len()), (2, 2));
+    assert_eq!((honest.len(), leaking.len()), (2, 2), "February and March");
     assert!(honest.iter().zip(&leaking).all(|(honest, leaking)| leaking - honest > LEAK_MIN), "{honest:?}, three hours later {leaking:?}");
     assert!(honest.iter().all(|auc| *auc < 0.75), "{honest:?}");
 }

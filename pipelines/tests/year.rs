@@ -13,8 +13,10 @@ use freshet_connectors::BuiltIn;
 use freshet_core::{Plan, Reader};
 use freshet_engine::{Engine, EngineConfig};
 use freshet_pipelines::Pipeline;
-use freshet_sql::{Script, compile};
+use freshet_sql::{Program, Script, compile};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::node::{demo_folder, python};
 
 pub const HOUR_MS: u64 = 3_600_000;
 pub const FILES: [&str; 4] = ["schedules", "departures", "arrivals", "weather"];
@@ -28,18 +30,19 @@ pub fn data_folder() -> PathBuf {
     folder
 }
 
-/// The demo's plan over the files of `data`, with its sink below `out`.
-pub fn plan(data: &Path, out: &Path) -> Plan {
-    let pipeline = Pipeline::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("flight_delay")).unwrap();
+/// A copy of the demo, or the demo, over the files of `data`, with its sink below `out`.
+pub fn program(pipeline: &Path, data: &Path, out: &Path) -> Program {
+    let pipeline = Pipeline::open(pipeline).unwrap();
     let script = |script: &freshet_pipelines::Script| Script { name: script.path.display().to_string(), text: script.text.clone() };
     let scripts: Vec<Script> = pipeline.scripts.iter().map(script).collect();
-    let variables = BTreeMap::from([("data".to_string(), data.display().to_string()), ("out".to_string(), out.display().to_string())]);
-    compile(&scripts, &variables, &BuiltIn).unwrap_or_else(|error| panic!("{error}")).plan
+    let variable = |name: &str, path: &Path| (name.to_string(), path.display().to_string());
+    let variables = BTreeMap::from([variable("data", data), variable("out", out), variable("python", &python())]);
+    compile(&scripts, &variables, &BuiltIn).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The demo's plan with its views in memory only.
+/// The demo's plan with its views in memory only, and nobody who trains: scores are NULL.
 pub fn plan_without_sink(data: &Path) -> Plan {
-    Plan { sinks: Vec::new(), ..plan(data, Path::new("unused")) }
+    Plan { sinks: Vec::new(), ..program(&demo_folder(), data, Path::new("unused")).plan }
 }
 
 pub fn start(plan: Plan, config: EngineConfig) -> Engine {

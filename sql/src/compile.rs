@@ -104,7 +104,7 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
     let plan = pipeline.finish();
     plan.validate().map_err(|error| SqlError::new("", Location { line: 1, column: 1 }, format!("{error}; that is a bug of Freshet")))?;
     for (explain, file, start) in wanted {
-        explains.push(explain::named(&explain, &plan, &statements).map_err(|refusal| refusal.into_error(&file, start))?);
+        explains.push(explain::named(&explain, &plan, &training, &statements).map_err(|refusal| refusal.into_error(&file, start))?);
     }
     Ok(Program { plan, settings, statements, explains, warnings, training })
 }

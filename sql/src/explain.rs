@@ -10,6 +10,7 @@ use crate::ast::{Explain, ExplainKind, ExplainSubject, Statement, Stmt, normal_n
 use crate::part::part_of;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
+use crate::training::TrainingSets;
 
 /// One answer of EXPLAIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +33,10 @@ pub(crate) fn statement(explain: &Explain, pipeline: &Pipeline<'_>) -> Result<Ex
         _ => {
             let mut applied = pipeline.clone();
             applied.apply(statement)?;
+            let training = applied.training_sets();
             let plan = applied.finish();
             match statement.body.declares() {
-                Some(name) => part_of(&plan, &normal_name(name)).unwrap_or(plan),
+                Some(name) => declared(&plan, &training, &normal_name(name))?.unwrap_or(plan),
                 None => plan,
             }
         }
@@ -43,7 +45,7 @@ pub(crate) fn statement(explain: &Explain, pipeline: &Pipeline<'_>) -> Result<Ex
 }
 
 /// EXPLAIN of something the pipeline declares.
-pub(crate) fn named(explain: &Explain, plan: &Plan, statements: &[Statement]) -> Result<ExplainOutput> {
+pub(crate) fn named(explain: &Explain, plan: &Plan, training: &TrainingSets, statements: &[Statement]) -> Result<ExplainOutput> {
     let ExplainSubject::Name(ident) = &explain.subject else { unreachable!("a statement is explained where it stands") };
     let name = normal_name(ident);
     let unknown = || Refusal::new(format!("nothing is named {name}")).at(ident.span);
@@ -52,8 +54,16 @@ pub(crate) fn named(explain: &Explain, plan: &Plan, statements: &[Statement]) ->
         let found = statements.iter().find(|statement| statement.body.declares().is_some_and(|declared| normal_name(declared) == name));
         return Ok(ExplainOutput { title, text: syntax(found.ok_or_else(unknown)?) });
     }
-    let part = part_of(plan, &name).ok_or_else(unknown)?;
+    let part = declared(plan, training, &name)?.ok_or_else(unknown)?;
     Ok(ExplainOutput { title, text: text_of(explain.what, &part) })
+}
+
+/// What one declaration needs: of a training set the plan of its own rows, of all others a part of the pipeline's plan.
+fn declared(plan: &Plan, training: &TrainingSets, name: &str) -> Result<Option<Plan>> {
+    match training.plan_of(name) {
+        Some(own) => own.map(Some),
+        None => Ok(part_of(plan, name)),
+    }
 }
 
 /// The whole plan as EXPLAIN shows it.

@@ -34,8 +34,11 @@ impl Refusal {
         let known: Vec<&str> = known.into_iter().collect();
         match nearest(name, known.iter().copied()) {
             Some(close) => self.help(format!("did you mean {close}?")),
-            None if known.is_empty() => self,
-            None => self.help(format!("there are {}", known.join(", "))),
+            None => match known[..] {
+                [] => self,
+                [only] => self.help(format!("there is {only}")),
+                _ => self.help(format!("there are {}", known.join(", "))),
+            },
         }
     }
 

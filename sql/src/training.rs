@@ -31,6 +31,13 @@ pub(crate) struct TrainingSets {
     pub sets: BTreeMap<String, TrainingSet>,
 }
 
+impl TrainingSets {
+    /// The plan of all rows of the set of this name, if there is one.
+    pub fn plan_of(&self, name: &str) -> Option<Result<Plan>> {
+        self.sets.get(name).map(|set| set.plan(&self.plan, &self.relations, Range::default()))
+    }
+}
+
 /// One set as declared, with the names of its time.
 #[derive(Debug, Clone)]
 pub(crate) struct TrainingSet {

@@ -96,6 +96,10 @@ fn ranges(cursor: &mut Cursor) -> Result<Ranges> {
             return Err(cursor.error_at(place, format!("{clause} stands twice")).help("leave one of them out"));
         }
     }
+    if ranges.holdout.ms() == 0 {
+        let error = cursor.error_at(ranges.holdout.place, "HOLDOUT has no length");
+        return Err(error.help("what a new version says of the holdout is how it is judged, and what drift of its scores is measured against"));
+    }
     let withheld = ranges.holdout.ms() + ranges.gap.as_ref().map_or(0, Duration::ms);
     if ranges.last.ms() <= withheld {
         let error = cursor.error_at(ranges.last.place, "LAST leaves no rows to train on: it is not longer than HOLDOUT and GAP together");

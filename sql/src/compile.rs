@@ -2,7 +2,7 @@
 //! first error with file, line and column.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::tokenizer::Location;
 use freshet_core::{ClockKind, Connectors, Plan};
@@ -10,6 +10,7 @@ use freshet_core::{ClockKind, Connectors, Plan};
 use crate::ast::{Explain, ExplainSubject, Statement, Stmt};
 use crate::error::SqlError;
 use crate::explain::{self, ExplainOutput};
+use crate::growth;
 use crate::parse::parse_script;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
@@ -96,13 +97,20 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
     }
     let settings = pipeline.settings();
     if settings.clock == ClockKind::Wall {
-        for (statement, file) in statements.iter().zip(files) {
+        for (statement, file) in statements.iter().zip(&files) {
             check_wall_clock(&statement.body).map_err(|refusal| refusal.into_error(file, statement.place.start()))?;
         }
     }
     let training = pipeline.training_sets();
     let plan = pipeline.finish();
     plan.validate().map_err(|error| SqlError::new("", Location { line: 1, column: 1 }, format!("{error}; that is a bug of Freshet")))?;
+    if settings.clock == ClockKind::Wall {
+        let mut warned = BTreeSet::new();
+        for (statement, file) in statements.iter().zip(&files) {
+            let warning = growth::warning(&statement.body, &plan, &mut warned);
+            warnings.extend(warning.map(|warning| warning.into_error(file, statement.place.start())));
+        }
+    }
     for (explain, file, start) in wanted {
         explains.push(explain::named(&explain, &plan, &training, &statements).map_err(|refusal| refusal.into_error(&file, start))?);
     }

@@ -13,6 +13,7 @@ mod execute;
 mod explain;
 mod expr;
 mod fold;
+mod growth;
 mod lower;
 mod model;
 mod monitor;

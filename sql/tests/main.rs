@@ -11,3 +11,4 @@ mod predict;
 mod three_way;
 mod training;
 mod traps;
+mod warnings;

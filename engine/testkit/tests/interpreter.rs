@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Field};
 use freshet_core::{
-    AggregateCall, AggregateFunction, Comparison, Epoch, FeatureSpec, LatestSpec, LookupPart, LookupTime, NodeId, Op, Plan, ReadPoint, RollingSpec, Status, Value,
+    AggregateCall, AggregateFunction, Comparison, Epoch, FeatureSpec, LatestSpec, LookupPart, LookupTime, NodeId, Op, Plan, ReadPoint, RollingSpec,
+    Status, Value,
 };
 use freshet_testkit::compare::{accumulate, assert_same};
 use freshet_testkit::generate::Shape;
@@ -173,7 +174,8 @@ fn lookup_plan() -> (Plan, NodeId) {
     fields.push(Field::new("f0", DataType::Int64, true));
     fields.push(Field::new("status", DataType::Utf8, true));
     fields.push(Field::new("event_time", DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, None), true));
-    let lookup = node(&mut plan, Op::Lookup { parts: vec![LookupPart { keys: vec![0], columns: vec![1] }], at: LookupTime::Now }, &[questions, view], fields);
+    let lookup =
+        node(&mut plan, Op::Lookup { parts: vec![LookupPart { keys: vec![0], columns: vec![1] }], at: LookupTime::Now }, &[questions, view], fields);
     plan.validate().unwrap();
     (plan, lookup)
 }

@@ -20,9 +20,9 @@ impl Interpreter {
     pub fn version_at(&self, model: usize, epoch: Epoch, route: PredictRoute) -> Option<&ControlRecord> {
         let known = self.records.iter().filter(|record| record.model == model && (record.epoch < epoch || record.epoch == Epoch::ZERO));
         match route {
-            PredictRoute::Live => known.filter(|record| record.promoted).last(),
-            PredictRoute::Version(number) => known.filter(|record| record.version == number).last(),
-            PredictRoute::Challenger => known.last(),
+            PredictRoute::Live => known.filter(|record| record.promoted).next_back(),
+            PredictRoute::Version(number) => known.filter(|record| record.version == number).next_back(),
+            PredictRoute::Challenger => known.next_back(),
         }
     }
 

@@ -56,7 +56,7 @@ pub enum Stmt {
     CreateModel(CreateModel),
     CreateTrainingSet(CreateTrainingSet),
     CreateDriftMonitor(CreateDriftMonitor),
-    CreateRetrainingJob(CreateRetrainingJob),
+    CreateRetrainingJob(Box<CreateRetrainingJob>),
     Explain(Explain),
     Select(Box<Query>),
 }
@@ -483,8 +483,8 @@ impl Stmt {
             | Stmt::CreateSink(CreateSink { name, .. })
             | Stmt::CreateModel(CreateModel { name, .. })
             | Stmt::CreateTrainingSet(CreateTrainingSet { name, .. })
-            | Stmt::CreateDriftMonitor(CreateDriftMonitor { name, .. })
-            | Stmt::CreateRetrainingJob(CreateRetrainingJob { name, .. }) => Some(name),
+            | Stmt::CreateDriftMonitor(CreateDriftMonitor { name, .. }) => Some(name),
+            Stmt::CreateRetrainingJob(job) => Some(&job.name),
             Stmt::Set(_) | Stmt::Explain(_) | Stmt::Select(_) => None,
         }
     }

@@ -47,7 +47,7 @@ pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
         (None, None) => "OR, COOLDOWN, VALIDATE or ROLLOUT IMMEDIATE",
     };
     rollout(cursor, wanted)?;
-    Ok(Stmt::CreateRetrainingJob(CreateRetrainingJob {
+    Ok(Stmt::CreateRetrainingJob(Box::new(CreateRetrainingJob {
         name,
         if_not_exists,
         model,
@@ -63,7 +63,7 @@ pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
         triggers,
         cooldown,
         validation,
-    }))
+    })))
 }
 
 fn wanted_before_when(options: &[OptionEntry], first_at: Option<&Instant>) -> &'static str {

@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_pipelines_folder_is_that_of_the_job_then_of_the_model_then_of_the_first_script() {
         let script = |name: &str, text: &str| Script { name: name.into(), text: text.into() };
-        let job = "CREATE RETRAINING JOB j FOR m TRAINING SET t LAST INTERVAL '8 days' HOLDOUT LAST INTERVAL '2 days' RUN COMMAND 'x' WHEN EVERY INTERVAL '9 days' SINCE LAST RUN;";
+        let job = "CREATE RETRAINING JOB j FOR m TRAINING SET t LAST INTERVAL '8 days' HOLDOUT LAST INTERVAL '2 days' MIN ROWS 1 RUN COMMAND 'x' WHEN EVERY INTERVAL '9 days' SINCE LAST RUN ROLLOUT IMMEDIATE;";
         let (sources, select) = (script("data/sources.sql", "SET clock = 'event';"), script("ask.sql", "SELECT 1;"));
         let (model, job) = (script("models/m.sql", "CREATE MODEL m INPUT (x DOUBLE) OUTPUT (p DOUBLE);"), script("jobs/j.sql", job));
         let folder = |scripts: &[&Script]| pipeline_folder(&scripts.iter().map(|script| (*script).clone()).collect::<Vec<_>>(), &BTreeMap::new());

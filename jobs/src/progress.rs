@@ -64,7 +64,8 @@ fn line(status: &PipelineStatus, elapsed: Duration, events_per_second: f64) -> S
         line.push_str(&format!(" · {} {live}", model.name));
     }
     for job in &status.jobs {
-        line.push_str(&format!(" · {} runs, {} promoted", job.runs, job.promoted));
+        let noun = if job.runs == 1 { "run" } else { "runs" };
+        line.push_str(&format!(" · {} {noun}, {} promoted", job.runs, job.promoted));
         if let Some(since) = job.running.and_then(epoch_date) {
             line.push_str(&format!(", training as of {}", &since[..10]));
         }

@@ -40,7 +40,8 @@ fn summary(replay: &Replay, trainers: &TrainerTimes) -> String {
     let _ = writeln!(text, "data      {data:.1} s without the trainers: {} events a second", rate(data));
     if !trainers.seconds.is_empty() {
         let (total, runs) = (trainers.total(), trainers.seconds.len());
-        let _ = writeln!(text, "trainers  {total:.1} s in {runs} runs: {:.1} s a run, {:.1} s at most", total / runs as f64, trainers.longest());
+        let noun = if runs == 1 { "run" } else { "runs" };
+        let _ = writeln!(text, "trainers  {total:.1} s in {runs} {noun}: {:.1} s a run, {:.1} s at most", total / runs as f64, trainers.longest());
     }
     let _ = writeln!(text, "cpu       {:.1} s of the server: {} events a CPU-second", replay.cpu_seconds, rate(replay.cpu_seconds));
     let errors = |list: &str| {

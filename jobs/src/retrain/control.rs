@@ -70,7 +70,7 @@ impl Retraining {
     }
 
     /// Version 1 of every model that names a file, live from the start.
-    fn from_files(&mut self, output: &mut ControlOutput) -> Result<()> {
+    fn register_files(&mut self, output: &mut ControlOutput) -> Result<()> {
         let plan = self.workshop.plan.clone();
         for (model, def) in plan.models.iter().enumerate() {
             let Some(from) = &def.from else { continue };
@@ -280,7 +280,7 @@ impl Retraining {
 impl Control for Retraining {
     fn start(&mut self, restored: Option<Epoch>) -> Result<ControlOutput> {
         let mut output = ControlOutput::default();
-        self.from_files(&mut output)?;
+        self.register_files(&mut output)?;
         self.known = self.workshop.journal.runs()?;
         let known: Vec<RunRecord> = self.known.values().cloned().collect();
         known.iter().try_for_each(|run| self.job_of(run).map(|_| ()))?;

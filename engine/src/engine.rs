@@ -97,6 +97,8 @@ impl Engine {
         let (guards, commands) = start_workers(workers, shared, metrics.clone(), restore.clone())?;
         let pace = Pace::new(progress.clone(), metrics.clone(), sinks.clone(), config.events_per_second);
         if let Some(restore) = &restore {
+            // Everything up to the checkpoint is complete and was restored before the workers were ready: readers need not wait for a step.
+            progress.resume(restore.manifest.epoch.next());
             metrics.events.store(restore.manifest.events, std::sync::atomic::Ordering::Relaxed);
             metrics.epoch.store(restore.manifest.epoch.0, std::sync::atomic::Ordering::Relaxed);
         }

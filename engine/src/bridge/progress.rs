@@ -45,6 +45,13 @@ impl Progress {
         self.frontiers[index].fetch_max(frontier.0, Ordering::AcqRel);
     }
 
+    /// A restored pipeline has closed everything below `frontier`.
+    pub fn resume(&self, frontier: Epoch) {
+        (0..self.frontiers.len()).for_each(|index| self.advance(index, frontier));
+        self.settle();
+        self.settle_unwatched(frontier);
+    }
+
     /// After the `advance` of all: sums up.
     pub fn settle(&self) {
         let least = |indexes: &mut dyn Iterator<Item = usize>| indexes.map(|index| self.frontiers[index].load(Ordering::Acquire)).min();

@@ -18,7 +18,7 @@ impl Interpreter {
 
     /// The version a route leads to for a row of this epoch: records of lower epochs count, and those of epoch 0 for every row.
     pub fn version_at(&self, model: usize, epoch: Epoch, route: PredictRoute) -> Option<&ControlRecord> {
-        let known = self.records.iter().filter(|record| record.model == model && (record.epoch < epoch || record.epoch == Epoch::ZERO));
+        let mut known = self.records.iter().filter(|record| record.model == model && (record.epoch < epoch || record.epoch == Epoch::ZERO));
         match route {
             PredictRoute::Live => known.filter(|record| record.promoted).next_back(),
             PredictRoute::Version(number) => known.filter(|record| record.version == number).next_back(),

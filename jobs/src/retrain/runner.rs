@@ -16,7 +16,7 @@ use crate::retrain::saga::{self, Ended, Step};
 use crate::retrain::scoring::{Runtime, numbers, reference, score};
 use crate::retrain::trainer::{Trainer, TrainerEnd, run_attempts};
 use crate::retrain::training::{Asked, TrainingEngine, label_values, schema_json, split, train_range};
-use crate::retrain::verdict::{Evidence, judge};
+use crate::retrain::verdict::{Evidence, judge, unusable};
 
 const TRAIN: &str = "train.parquet";
 const HOLDOUT: &str = "holdout.parquet";
@@ -170,7 +170,8 @@ impl Runner<'_> {
         let champion = self.champion.as_ref().map(|champion| score(champion.model.as_ref(), def, &holdout)).transpose()?;
         let champion = champion.map(|scores| numbers(&scores[0])).transpose()?;
         let evidence = Evidence { challenger: &numbers(&challenger[0])?, champion: champion.as_deref(), labels: &labels };
-        Ok(Ended::Judged(judge(self.job.validation, evidence)))
+        let reason = unusable(self.job.validation, evidence);
+        Ok(reason.map_or_else(|| Ended::Judged(judge(self.job.validation, evidence)), Ended::Failed))
     }
 
     fn facts<'r>(&self, run: &'r RunRecord) -> Result<&'r DataFacts> {

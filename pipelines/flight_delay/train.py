@@ -128,6 +128,8 @@ def convert(booster, width):
     # Without a name the graph would get a random one.
     inputs = [("features", FloatTensorType([None, width]))]
     model = convert_lightgbm(booster, name="arrival_delay", initial_types=inputs, target_opset=OPSET, zipmap=False)
+    # The converter lists them in the order of a set.
+    model.opset_import.sort(key=lambda opset: opset.domain)
     return model.SerializeToString(deterministic=True)
 
 

@@ -42,6 +42,7 @@ pub struct Trainer {
     pub timeout: Duration,
     /// It must print a line on stdout this often; None: it need not.
     pub heartbeat: Option<Duration>,
+    /// Beside those of this process, and PYTHONHASHSEED=0.
     pub variables: Vec<(&'static str, OsString)>,
 }
 
@@ -102,6 +103,9 @@ impl Trainer {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).current_dir(&self.folder).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Python orders sets by the hashes of strings, which are random in each process unless told otherwise; what a library writes in that
+        // order would make another file of the same model, and the same run must bring the same bytes in every life.
+        command.env("PYTHONHASHSEED", "0");
         // A group of its own: whatever it starts can be ended with it, and a Ctrl-C in the terminal is for Freshet first.
         command.process_group(0);
         let child = match command.spawn() {

@@ -52,6 +52,8 @@ fn exit_codes_become_ends_and_the_last_words_a_reason() {
     let room = Room::new();
     assert_eq!(room.end(&room.trainer("echo '{\"tree\": 1}'; pwd > here; echo $FRESHET_MODEL > model")), (TrainerEnd::Done, 1));
     assert_eq!(room.file("here").trim(), room.folder.path().canonicalize().unwrap().display().to_string());
+    assert_eq!(room.end(&room.trainer("echo $PYTHONHASHSEED > hash")), (TrainerEnd::Done, 1));
+    assert_eq!(room.file("hash").trim(), "0");
     assert_eq!((room.file("model").trim(), room.file("log").contains("{\"tree\": 1}")), ("m", true));
     assert_eq!(room.end(&room.trainer("echo one >&2; echo two >&2; exit 3")), failed("the trainer exited with 3: one | two"));
     assert_eq!(room.end(&room.trainer("kill -9 $$")), failed("the trainer was ended by signal 9"));

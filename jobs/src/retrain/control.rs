@@ -125,6 +125,26 @@ impl Retraining {
         })
     }
 
+    /// Each version of a run needs the run's record: without it the run would be decided on anew, and its trainer run, beside a version that
+    /// may be live. A record without a result is fine: the process died between registering and writing. Errors: Data.
+    fn check_lineage(&self) -> Result<()> {
+        for def in &self.workshop.plan.models {
+            for version in self.registry.versions(&def.name)? {
+                let CreatedBy::Run(lineage) = self.registry.load_info(&def.name, version)?.created_by else { continue };
+                if !self.known.contains_key(&lineage.run_id) {
+                    return Err(Error::data(format!(
+                        "version {version} of model {} comes from run {}, of which there is no record in {}; restore the folder of the runs, \
+                         or delete the data directory to begin anew",
+                        def.name,
+                        lineage.run_id,
+                        self.workshop.journal.folder(&lineage.run_id).display()
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes up the runs of earlier lives: those settled by `restored` are history, those decided by then go on, the others wait until
     /// time comes to them again.
     fn restore(&mut self, restored: Epoch, output: &mut ControlOutput) -> Result<()> {
@@ -280,10 +300,10 @@ impl Retraining {
 impl Control for Retraining {
     fn start(&mut self, restored: Option<Epoch>) -> Result<ControlOutput> {
         let mut output = ControlOutput::default();
-        self.register_files(&mut output)?;
         self.known = self.workshop.journal.runs()?;
-        let known: Vec<RunRecord> = self.known.values().cloned().collect();
-        known.iter().try_for_each(|run| self.job_of(run).map(|_| ()))?;
+        self.known.values().try_for_each(|run| self.job_of(run).map(|_| ()))?;
+        self.check_lineage()?;
+        self.register_files(&mut output)?;
         if let Some(restored) = restored {
             if let Some(begun) = self.workshop.journal.begun()? {
                 self.begun.get_or_init(|| begun);

@@ -404,6 +404,26 @@ fn a_stop_during_training_kills_the_trainer_and_the_next_life_trains_anew() {
 }
 
 #[test]
+fn a_version_whose_run_is_missing_is_refused() {
+    let rig = Rig::new(job(), IMPROVING);
+    rig.run();
+    for with_checkpoint in [true, false] {
+        if !with_checkpoint {
+            fs::remove_dir_all(rig.path("state/checkpoints")).unwrap();
+        }
+        let (folder, aside) = (rig.path("state/runs/j-2013-01-21T00-00-00Z"), rig.path("aside"));
+        fs::rename(&folder, &aside).unwrap();
+        let error = rig.start(rig.config()).err().unwrap();
+        assert_eq!(error.kind, freshet_core::Kind::Data);
+        let words = format!("version 2 of model m comes from run j-2013-01-21T00-00-00Z, of which there is no record in {}", folder.display());
+        assert!(error.message.contains(&words) && error.message.contains("restore the folder of the runs"), "{error}");
+        fs::rename(&aside, &folder).unwrap();
+    }
+    rig.run();
+    assert_eq!(rig.trained(), 3, "once it is restored, nothing is trained anew");
+}
+
+#[test]
 fn runs_of_other_sql_and_damaged_files_are_refused() {
     let mut rig = Rig::new(job(), IMPROVING);
     rig.run();

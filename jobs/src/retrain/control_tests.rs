@@ -286,6 +286,9 @@ fn a_broken_trainer_fails_its_run_and_the_champion_stays() {
         ("true", "the trainer left no model.onnx in FRESHET_OUTPUT"),
         ("echo rubbish > $FRESHET_OUTPUT/model.onnx", "model.onnx is no model: rubbish"),
         ("no-such-trainer 2> /dev/null", "the trainer's command was not found"),
+        ("rm -f $FRESHET_TRAIN; echo 1 > $FRESHET_OUTPUT/model.onnx", "the trainer changed or removed train.parquet"),
+        ("cp $FRESHET_TRAIN new; mv -f new $FRESHET_HOLDOUT; exit 3", "the trainer changed or removed holdout.parquet"),
+        ("[ -w $FRESHET_TRAIN ] && [ $(id -u) != 0 ] && exit 4; exit 5", "the trainer exited with 5"),
         ("sleep 60", "the trainer was killed after its timeout of 500ms"),
     ];
     for (command, reason) in cases {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use freshet_core::{Error, Kind, Model, ModelDef, Plan, Result, RetrainingDef, TrainingSetDef, hash_bytes};
 
-use crate::retrain::files::{check_unchanged, read_unchanged, sha256, write_durably, write_parquet};
+use crate::retrain::files::{check_unchanged, read_unchanged, sha256, write_durably, write_read_only};
 use crate::retrain::journal::{DataFacts, Journal, RunRecord, TrainingFacts, sync, unavailable};
 use crate::retrain::saga::{self, Ended, Step};
 use crate::retrain::scoring::{Runtime, numbers, reference, score};
@@ -23,6 +23,7 @@ const HOLDOUT: &str = "holdout.parquet";
 const SCHEMA: &str = "schema.json";
 /// Where the trainer is not told to look.
 const LABELS: &str = "judge/labels.parquet";
+const FIRST_ATTEMPT: &str = "attempt-1";
 pub const REFERENCE: &str = "reference.json";
 pub const MODEL: &str = "model.onnx";
 pub const METRICS: &str = "metrics.json";
@@ -90,9 +91,9 @@ impl Runner<'_> {
             null_labels: split.null_labels,
             train_from: from,
             train_until: until,
-            train_sha256: write_parquet(&folder.join(TRAIN), &split.train)?,
-            holdout_sha256: write_parquet(&folder.join(HOLDOUT), &split.holdout)?,
-            labels_sha256: write_parquet(&apart, &split.labels)?,
+            train_sha256: write_read_only(&folder.join(TRAIN), &split.train)?,
+            holdout_sha256: write_read_only(&folder.join(HOLDOUT), &split.holdout)?,
+            labels_sha256: write_read_only(&apart, &split.labels)?,
         };
         sync(apart_folder)?;
         sync(&folder)?;
@@ -103,6 +104,12 @@ impl Runner<'_> {
     fn train(&self, run: &RunRecord) -> Result<Option<Ended>> {
         let folder = self.workshop.journal.folder(&run.run_id);
         let facts = self.facts(run)?;
+        // A trainer that was cut off may have done it as well as one that ended.
+        if folder.join(FIRST_ATTEMPT).exists()
+            && let Some(name) = changed(&folder, facts)?
+        {
+            return Ok(Some(meddled(name)));
+        }
         check_unchanged(&folder.join(TRAIN), &facts.train_sha256)?;
         let trainer = Trainer {
             command: self.job.command.clone(),
@@ -117,6 +124,11 @@ impl Runner<'_> {
             output = new_attempt(&folder)?;
             Ok(vec![("FRESHET_OUTPUT", output.clone().into_os_string())])
         })?;
+        if end != TrainerEnd::Stopped
+            && let Some(name) = changed(&folder, facts)?
+        {
+            return Ok(Some(meddled(name)));
+        }
         match end {
             TrainerEnd::Stopped => Ok(None),
             TrainerEnd::TryAgain(reason) | TrainerEnd::Failed(reason) => Ok(Some(Ended::Failed(without(&without(&reason, &output), &folder)))),
@@ -194,6 +206,22 @@ pub fn not_json(error: serde_json::Error) -> Error {
 /// A number that is the same in every life of a run and fits what libraries take as a seed.
 fn seed(run_id: &str) -> u64 {
     hash_bytes(run_id.as_bytes()) >> 33
+}
+
+/// The first file of the run's data that is gone or no longer what was written.
+fn changed(folder: &Path, facts: &DataFacts) -> Result<Option<&'static str>> {
+    for (name, hash) in [(TRAIN, &facts.train_sha256), (HOLDOUT, &facts.holdout_sha256), (LABELS, &facts.labels_sha256)] {
+        let path = folder.join(name);
+        if !path.is_file() || sha256(&path)? != *hash {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// The files are the trainer's to read: what it has learned from is no longer known, and a holdout that it wrote judges nothing.
+fn meddled(name: &str) -> Ended {
+    Ended::Failed(format!("the trainer changed or removed {name}"))
 }
 
 /// A folder that no earlier attempt has written to, not even one that outlived its pipeline.

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::exit::{Failure, INTERRUPTED, Outcome, TERMINATED, fails_on_bad_data};
 use crate::progress::{Progress, resumption, summary};
 use crate::queries::PipelineQueries;
-use crate::retrain::{Place, open_control};
+use crate::retrain::{Place, kill_trainers, open_control};
 use crate::rows::{RowFormat, format_rows};
 use crate::scripts::{pipeline_folder, read_scripts, variables};
 use crate::watch::Watched;
@@ -62,7 +62,14 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     let (flight, http) = (listeners.flight(), listeners.http());
     let strict = fails_on_bad_data(&program.plan);
     let (selects, started) = (selects(&program), Instant::now());
-    let engine = start_engine(program, &options.config, folder, format!("grpc://{flight}")).await?;
+    let engine = tokio::select! {
+        started = start_engine(program, &options.config, folder, format!("grpc://{flight}")) => started?,
+        // Nothing has been promised yet; what the last life left stands.
+        code = signals.next() => {
+            eprintln!("stopped during the start");
+            exit_at_once(code)
+        }
+    };
     let reader = engine.reader();
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
     let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
@@ -224,14 +231,20 @@ async fn stop_engine(engine: Engine, signals: &mut Signals) -> Result<(), Error>
             Ok(Err(error)) => Err(Error::internal(format!("the engine did not stop cleanly: {error}"))),
             Err(_) => {
                 eprintln!("error: the pipeline did not stop within {} s; the last checkpoint stands", ENGINE_STOP_MAX.as_secs());
-                std::process::exit(i32::from(crate::exit::FAILED))
+                exit_at_once(crate::exit::FAILED)
             }
         },
         code = signals.next() => {
             eprintln!("stopped at once by a second signal; the last checkpoint stands");
-            std::process::exit(i32::from(code))
+            exit_at_once(code)
         }
     }
+}
+
+/// Without waiting for any thread; only the trainers end with the process, for nobody else would end them.
+fn exit_at_once(code: u8) -> ! {
+    kill_trainers();
+    std::process::exit(i32::from(code))
 }
 
 /// SIGINT and SIGTERM.

@@ -23,5 +23,6 @@ mod wiring;
 
 pub use files::write_parquet;
 pub use journal::{Journal, RunRecord, RunResult};
+pub use trainer::kill_trainers;
 pub use training::{Asked, TrainingEngine, named};
 pub use wiring::{Place, ProgramPlans, open_control};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use freshet_core::{Error, Result};
@@ -55,6 +56,32 @@ pub enum TrainerEnd {
     Failed(String),
     /// The pipeline stops; the trainer was killed.
     Stopped,
+}
+
+/// The process groups of the trainers that run.
+struct Groups(Mutex<Vec<Pid>>);
+
+static RUNNING: Groups = Groups(Mutex::new(Vec::new()));
+
+/// For a process that ends at once: SIGKILL for all trainers, and no further one starts. The runs themselves stop where they are, for a
+/// trainer that is killed here has not failed. Only `exit` may follow.
+pub fn kill_trainers() {
+    // Held to the end: whoever starts a trainer or has seen one end waits for it.
+    std::mem::forget(RUNNING.kill());
+}
+
+impl Groups {
+    fn lock(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) -> MutexGuard<'_, Vec<Pid>> {
+        let groups = self.lock();
+        for group in groups.iter() {
+            let _ = kill_process_group(*group, Signal::KILL);
+        }
+        groups
+    }
 }
 
 /// Runs attempts until one does not ask for another. `prepare` makes the output folder of each attempt, counted from 1, and its variables.
@@ -108,10 +135,13 @@ impl Trainer {
         command.env("PYTHONHASHSEED", "0");
         // A group of its own: whatever it starts can be ended with it, and a Ctrl-C in the terminal is for Freshet first.
         command.process_group(0);
+        let mut groups = RUNNING.lock();
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) => return Ok(TrainerEnd::Failed(format!("the trainer could not be started: {error}"))),
         };
+        groups.push(Pid::from_child(&child));
+        drop(groups);
         let mut running = RunningTrainer::start(child)?;
         let why = running.watch(self, log, stop)?;
         let status = running.end(why.is_some(), log)?;
@@ -221,6 +251,8 @@ impl RunningTrainer {
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             log.write(&line)?;
         }
+        // Before it is reaped: afterwards the number may be another's.
+        RUNNING.lock().retain(|group| *group != self.group);
         let status = self.child.wait().map_err(|error| Error::unavailable(format!("waiting for the trainer: {error}")))?;
         self.reaped = true;
         Ok(status)
@@ -246,6 +278,7 @@ impl Drop for RunningTrainer {
     fn drop(&mut self) {
         if !self.reaped {
             let _ = kill_process_group(self.group, Signal::KILL);
+            RUNNING.lock().retain(|group| *group != self.group);
             let _ = self.child.wait();
         }
     }

@@ -123,3 +123,36 @@ fn a_trainer_that_talks_without_end_fills_no_disk() {
     assert_eq!(end, TrainerEnd::Done);
     assert!(room.file("log").len() < 5 << 20 && room.file("log").contains("the log is full"));
 }
+
+#[test]
+fn the_end_of_the_process_kills_whole_groups() {
+    let room = Room::new();
+    let mut command = Command::new("sh");
+    let mut child = command.arg("-c").arg("sleep 60 & echo $! > left; wait").current_dir(room.folder.path()).process_group(0).spawn().unwrap();
+    while !room.file("left").ends_with('\n') {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let groups = Groups(Mutex::new(vec![Pid::from_child(&child)]));
+    drop(groups.kill());
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(!lives(&room.file("left")));
+}
+
+#[test]
+fn a_trainer_is_known_while_it_runs() {
+    let room = Room::new();
+    let group = || Pid::from_raw(room.file("pid").trim().parse().ok()?);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while group().is_none_or(|group| !RUNNING.lock().contains(&group)) && Instant::now() < deadline {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            let known = RUNNING.lock().contains(&group().unwrap());
+            room.stop.store(true, Ordering::Relaxed);
+            assert!(known);
+        });
+        room.end(&room.trainer("echo $$ > pid; sleep 60"));
+    });
+    assert!(!RUNNING.lock().contains(&group().unwrap()));
+}

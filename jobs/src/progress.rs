@@ -51,6 +51,16 @@ impl Progress {
     }
 }
 
+/// A line on stderr from elsewhere. On a terminal it takes the place of the live line, which comes again below it.
+pub fn print_apart(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "{}", apart(text, out.is_terminal()));
+}
+
+fn apart(text: &str, terminal: bool) -> String {
+    if terminal { format!("\r\x1b[K{text}") } else { text.to_string() }
+}
+
 /// `1,018,758 events · 2013-12-31 23:59 · 123,456/s · 12 s · finished · arrival_delay v7 · 11 runs, 7 promoted`.
 fn line(status: &PipelineStatus, elapsed: Duration, events_per_second: f64) -> String {
     let closed = status.views.iter().map(|view| view.closed).min().flatten().unwrap_or(status.epoch);
@@ -128,6 +138,12 @@ mod tests {
         };
         assert_eq!(line(&status, Duration::from_secs(12), 1234.0), "1,018,758 events · 2013-01-01 10:00 · 1,234/s · 12 s · 1 of 1 sources open");
         assert_eq!(summary(&status, Duration::from_secs(10)), "1,018,758 events in 10.0 s (101,875/s)\nsource rides: 2 dead letters: not JSON\n");
+    }
+
+    #[test]
+    fn a_line_from_elsewhere_clears_the_live_line_of_a_terminal_only() {
+        assert_eq!(apart("run r-1: first", true), "\r\x1b[Krun r-1: first");
+        assert_eq!(apart("run r-1: first", false), "run r-1: first");
     }
 
     #[test]

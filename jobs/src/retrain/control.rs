@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use freshet_core::{Control, ControlOutput, ControlRecord, Epoch, Error, Model, Reader, Reference, Result, fingerprint};
 use freshet_inference::{CreatedBy, Registration, Registry, RunLineage, TrainingLineage};
 
+use crate::progress::print_apart;
 use crate::retrain::alarms::alarms;
 use crate::retrain::journal::{RunRecord, RunResult, run_id, unavailable};
 use crate::retrain::report::line;
@@ -292,7 +293,7 @@ impl Retraining {
         }
         let ended = Event::Ended { skipped: result == RunResult::Skipped };
         self.jobs[job] = self.jobs[job].step(&self.workshop.plan.retraining[job], ended).0;
-        eprintln!("{}", line(&run, took));
+        print_apart(&line(&run, took));
         Ok(())
     }
 }

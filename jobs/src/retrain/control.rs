@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::retrain::rows::{run_row, version_row};
 use crate::retrain::runner::{Champion, METRICS, MODEL, REFERENCE, Runner, Workshop};
 use crate::retrain::saga::{self, Ended, Step};
 use crate::retrain::schedule::{Event, JobState, Sight, is_point, next_point};
+use crate::retrain::scoring::{Answer, Opened, ask, late};
 
 /// How often a wait for a run looks whether it should stop.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
@@ -76,7 +77,7 @@ impl Retraining {
         for (model, def) in plan.models.iter().enumerate() {
             let Some(from) = &def.from else { continue };
             let file = self.workshop.folder.join(from);
-            let opened = self.workshop.runtime.open(def, &file)?;
+            let opened = self.open_model(model, &file)?.ok_or_else(|| unanswered(&file))?;
             let registration = Registration {
                 created_by: CreatedBy::Script,
                 metrics: BTreeMap::new(),
@@ -111,8 +112,17 @@ impl Retraining {
             return Ok(champion.clone());
         }
         let file = self.registry.path(&def.name, version)?;
-        let model = self.workshop.runtime.open(def, &file)?.model;
+        let model = self.open_model(model, &file)?.ok_or_else(|| unanswered(&file))?.model;
         Ok(Champion { version, file, model })
+    }
+
+    /// None: the model did not answer in time.
+    fn open_model(&self, model: usize, file: &Path) -> Result<Option<Opened>> {
+        let (runtime, def, file) = (self.workshop.runtime.clone(), self.workshop.plan.models[model].clone(), file.to_path_buf());
+        match ask(&AtomicBool::new(false), move || runtime.open(&def, &file))? {
+            Answer::Given(opened) => opened.map(Some),
+            Answer::Stopped | Answer::Late => Ok(None),
+        }
     }
 
     /// The job of a run of the journal. Errors: Invalid for runs of another pipeline.
@@ -256,7 +266,11 @@ impl Retraining {
         let (data, trained) = (run.data.as_ref().expect("it was judged"), run.trained.as_ref().expect("it was judged"));
         let file = folder.join(&trained.output).join(MODEL);
         crate::retrain::files::check_unchanged(&file, &trained.model_sha256)?;
-        let opened = self.workshop.runtime.open(&self.workshop.plan.models[def.model], &file)?;
+        let Some(opened) = self.open_model(def.model, &file)? else {
+            let run = saga::after(run, Ended::Failed(late("model")));
+            self.workshop.journal.write(&run)?;
+            return Ok(run);
+        };
         let path = folder.join(REFERENCE);
         let reference = fs::read(&path).map_err(|error| unavailable(&path, &error))?;
         let reference = serde_json::from_slice(&reference).map_err(|error| Error::data(format!("{} is damaged: {error}", path.display())))?;
@@ -372,6 +386,10 @@ impl Drop for Retraining {
             let _ = running.thread.join();
         }
     }
+}
+
+fn unanswered(file: &Path) -> Error {
+    Error::invalid(format!("{}: {}", file.display(), late("model")))
 }
 
 /// Of the plan and of what its training sets compute, which is no part of it.

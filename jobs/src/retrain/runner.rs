@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use arrow::array::{ArrayRef, RecordBatch};
 use freshet_core::{Error, Kind, Model, ModelDef, Plan, Result, RetrainingDef, TrainingSetDef, hash_bytes};
 
 use crate::retrain::files::{check_unchanged, read_unchanged, sha256, write_durably, write_read_only};
 use crate::retrain::journal::{DataFacts, Journal, RunRecord, TrainingFacts, sync, unavailable};
 use crate::retrain::saga::{self, Ended, Step};
-use crate::retrain::scoring::{Runtime, numbers, reference, score};
+use crate::retrain::scoring::{Answer, Runtime, ask, late, numbers, reference, score};
 use crate::retrain::trainer::{Trainer, TrainerEnd, run_attempts};
 use crate::retrain::training::{Asked, TrainingEngine, label_values, schema_json, split, train_range};
 use crate::retrain::verdict::{Evidence, judge, unusable};
@@ -66,7 +67,7 @@ impl Runner<'_> {
                 Step::Register | Step::Rest => return Ok(Some(run)),
                 Step::Prepare => self.prepare(&run)?,
                 Step::Train => self.train(&run)?,
-                Step::Judge => Some(self.judge(&run)?),
+                Step::Judge => self.judge(&run)?,
             };
             let Some(ended) = ended else { return Ok(None) };
             run = saga::after(run, ended);
@@ -159,7 +160,7 @@ impl Runner<'_> {
         ]
     }
 
-    fn judge(&self, run: &RunRecord) -> Result<Ended> {
+    fn judge(&self, run: &RunRecord) -> Result<Option<Ended>> {
         let folder = self.workshop.journal.folder(&run.run_id);
         let (facts, set, def) = (self.facts(run)?, self.set(), self.model());
         let trained = run.trained.as_ref().expect("judging comes after training");
@@ -168,22 +169,40 @@ impl Runner<'_> {
         let train = read_unchanged(&folder.join(TRAIN), &facts.train_sha256)?;
         let holdout = read_unchanged(&folder.join(HOLDOUT), &facts.holdout_sha256)?;
         let labels = label_values(set, &read_unchanged(&folder.join(LABELS), &facts.labels_sha256)?)?;
-        let challenger = self.workshop.runtime.open(def, &file).and_then(|opened| score(opened.model.as_ref(), def, &holdout));
-        let challenger = match challenger {
-            Ok(scores) => scores,
+        let challenger = match self.challenger(&file, &holdout)? {
+            Answer::Stopped => return Ok(None),
+            Answer::Late => return Ok(Some(Ended::Failed(late("model")))),
+            Answer::Given(Ok(scores)) => scores,
             // The model is to blame, not the machine.
-            Err(error) if error.kind != Kind::Unavailable => {
-                return Ok(Ended::Failed(without(&error.message, &folder.join(&trained.output))));
+            Answer::Given(Err(error)) if error.kind != Kind::Unavailable => {
+                return Ok(Some(Ended::Failed(without(&error.message, &folder.join(&trained.output)))));
             }
-            Err(error) => return Err(error),
+            Answer::Given(Err(error)) => return Err(error),
         };
         write_durably(&folder.join(REFERENCE), &serde_json::to_vec(&reference(def, &train, &challenger)?).map_err(not_json)?)?;
         sync(&folder)?;
-        let champion = self.champion.as_ref().map(|champion| score(champion.model.as_ref(), def, &holdout)).transpose()?;
+        let champion = match self.champion_scores(&holdout)? {
+            Answer::Stopped => return Ok(None),
+            Answer::Late => return Ok(Some(Ended::Failed(late("champion")))),
+            Answer::Given(scores) => scores.transpose()?,
+        };
         let champion = champion.map(|scores| numbers(&scores[0])).transpose()?;
         let evidence = Evidence { challenger: &numbers(&challenger[0])?, champion: champion.as_deref(), labels: &labels };
         let reason = unusable(self.job.validation, evidence);
-        Ok(reason.map_or_else(|| Ended::Judged(judge(self.job.validation, evidence)), Ended::Failed))
+        Ok(Some(reason.map_or_else(|| Ended::Judged(judge(self.job.validation, evidence)), Ended::Failed)))
+    }
+
+    fn challenger(&self, file: &Path, holdout: &RecordBatch) -> Result<Answer<Result<Vec<ArrayRef>>>> {
+        let (runtime, def) = (self.workshop.runtime.clone(), self.model().clone());
+        let (file, holdout) = (file.to_path_buf(), holdout.clone());
+        ask(&self.workshop.stop, move || runtime.open(&def, &file).and_then(|opened| score(opened.model.as_ref(), &def, &holdout)))
+    }
+
+    /// None without a champion.
+    fn champion_scores(&self, holdout: &RecordBatch) -> Result<Answer<Option<Result<Vec<ArrayRef>>>>> {
+        let Some(Champion { model, .. }) = self.champion.clone() else { return Ok(Answer::Given(None)) };
+        let (def, holdout) = (self.model().clone(), holdout.clone());
+        ask(&self.workshop.stop, move || Some(score(model.as_ref(), &def, &holdout)))
     }
 
     fn facts<'r>(&self, run: &'r RunRecord) -> Result<&'r DataFacts> {

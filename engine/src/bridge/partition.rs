@@ -52,36 +52,39 @@ impl PartitionClock {
         let arrivals = column(source.arrival)?;
         let mut dead_letters: Vec<(Epoch, DeadLetter)> = Vec::new();
         let (mut epochs, mut kept, mut late) = (Vec::with_capacity(batch.offsets.len()), Vec::new(), Vec::new());
-        for row in 0..batch.rows.num_rows() {
-            let event = events.as_ref().map(|times| times[row]);
-            let verdict = match event {
-                Some(time) => valid(time),
-                None => Ok(()),
-            }
-            .and_then(|()| self.epoch_of(arrivals.as_ref().map(|times| times[row]).or(event), ticket));
-            let verdict = match verdict {
+        let mut first = 0;
+        for record in batch.offsets.chunk_by(|a, b| a == b) {
+            let rows = first..first + record.len();
+            first = rows.end;
+            let of_record = |times: &Option<Vec<Option<EventTime>>>| times.as_ref().map(|times| times[rows.clone()].to_vec());
+            let (events, arrivals) = (of_record(&events), of_record(&arrivals));
+            let fate = match self.epoch_of_record(events.as_deref(), arrivals.as_deref(), ticket) {
                 Ok(epoch) => {
-                    epochs.push(epoch.0);
-                    if self.too_late(event.flatten(), source.lateness_ms) { Fate::Late } else { Fate::Kept }
+                    epochs.extend(rows.clone().map(|_| epoch.0));
+                    if self.too_late(events.as_deref(), source.lateness_ms) { Fate::Late } else { Fate::Kept }
                 }
                 Err(reason) => {
                     if self.far_rows >= FAR_ROWS_MAX {
                         return Err(Error::data(format!(
                             "source {}: {FAR_ROWS_MAX} rows in a row lie more than max_jump (30 days) ahead of the rows before them; the last one is record {}",
-                            source.name, batch.offsets[row]
+                            source.name, record[0]
                         )));
                     }
-                    epochs.push(self.epoch.max(ticket.map_or(0, |ticket| ticket.0)));
-                    let field = source.arrival.filter(|_| event.is_none_or(|time| valid(time).is_ok())).or(source.event_time);
+                    let epoch = self.epoch.max(ticket.map_or(0, |ticket| ticket.0));
+                    let sound = events.as_deref().is_none_or(|times| times.iter().all(|time| valid(*time).is_ok()));
+                    let field = source.arrival.filter(|_| sound).or(source.event_time);
                     let field = field.map_or(String::new(), |index| source.schema.field(index).name().clone());
-                    let raw = raw_record(&batch.rows, row);
-                    let letter = DeadLetter { partition: batch.partition, offset: batch.offsets[row], field, reason: reason.to_string(), raw };
-                    dead_letters.push((Epoch(epochs[row]), letter));
+                    for row in rows.clone() {
+                        epochs.push(epoch);
+                        let (field, raw) = (field.clone(), raw_record(&batch.rows, row));
+                        let letter = DeadLetter { partition: batch.partition, offset: record[0], field, reason: reason.to_string(), raw };
+                        dead_letters.push((Epoch(epoch), letter));
+                    }
                     Fate::Dead
                 }
             };
-            kept.push(verdict == Fate::Kept);
-            late.push(verdict == Fate::Late);
+            kept.extend(rows.clone().map(|_| fate == Fate::Kept));
+            late.extend(rows.map(|_| fate == Fate::Late));
         }
         let undecodable = Epoch(self.epoch.max(ticket.map_or(0, |ticket| ticket.0)));
         dead_letters.extend(batch.dead_letters.iter().map(|letter| (undecodable, letter.clone())));
@@ -98,7 +101,21 @@ impl PartitionClock {
         Ok(Assigned { rows: whole.filter(&BooleanArray::from(kept)), late: late_rows, dead_letters })
     }
 
-    /// The epoch of a row whose epoch time this is, and the clock moved to it.
+    /// One epoch for all rows of a record: an update takes effect as a whole, at the greatest of its times (T0). A row without a usable time
+    /// makes the record unusable.
+    fn epoch_of_record(
+        &mut self,
+        events: Option<&[Option<EventTime>]>,
+        arrivals: Option<&[Option<EventTime>]>,
+        ticket: Option<Epoch>,
+    ) -> Result<Epoch, &'static str> {
+        for times in [events, arrivals].into_iter().flatten() {
+            times.iter().try_for_each(|time| valid(*time))?;
+        }
+        self.epoch_of(arrivals.or(events).map(|times| times.iter().copied().max().flatten()), ticket)
+    }
+
+    /// The epoch of a record whose epoch time this is, and the clock moved to it.
     fn epoch_of(&mut self, time: Option<Option<EventTime>>, ticket: Option<Epoch>) -> Result<Epoch, &'static str> {
         let time = time.map(|time| valid(time).map(|()| time.expect("a valid time is not NULL"))).transpose()?;
         let epoch = match (ticket, time) {
@@ -121,12 +138,14 @@ impl PartitionClock {
         Ok(epoch)
     }
 
-    /// Lateness is decided against the greatest event time of earlier epochs (T12).
-    fn too_late(&mut self, event: Option<EventTime>, lateness_ms: Option<u64>) -> bool {
-        let Some(event) = event else { return false };
-        self.greatest_event = self.greatest_event.max(Some(event.0));
+    /// Lateness is decided against the greatest event time of earlier epochs (T12). A record is too late as a whole if one of its rows is: half
+    /// an update would leave the old row beside the new one.
+    fn too_late(&mut self, events: Option<&[Option<EventTime>]>, lateness_ms: Option<u64>) -> bool {
+        let times = events.into_iter().flatten().flatten().map(|time| time.0);
+        let (Some(least), Some(greatest)) = (times.clone().min(), times.max()) else { return false };
+        self.greatest_event = self.greatest_event.max(Some(greatest));
         let (Some(lateness), Some(settled)) = (lateness_ms, self.settled_event) else { return false };
-        event < EventTime(settled).plus_ms(-(lateness as i64))
+        EventTime(least) < EventTime(settled).plus_ms(-(lateness as i64))
     }
 }
 
@@ -218,6 +237,30 @@ mod tests {
         // 89 belongs to epoch 100, before which nothing was seen; 105 to epoch 120, whose bound is 100 − 10; 109 to 121, bound 110.
         let late = assigned.late.unwrap();
         assert_eq!((late.len(), late.epoch(0).0, assigned.rows.len()), (1, 121, 5));
+    }
+
+    /// Rows of one record share an offset.
+    fn updates(times: &[(Option<i64>, i64, u64)]) -> SourceBatch {
+        let rows = batch(&times.iter().map(|time| time.0).collect::<Vec<_>>());
+        let (diffs, offsets) = times.iter().map(|(_, diff, offset)| (*diff, *offset)).unzip();
+        SourceBatch { diffs: Some(diffs), offsets, ..rows }
+    }
+
+    #[test]
+    fn t0_an_update_enters_as_a_whole_at_the_greatest_of_its_times() {
+        let update = updates(&[(Some(5), 1, 0), (Some(7), 1, 1), (Some(5), -1, 2), (Some(30), 1, 2), (Some(8), 1, 3)]);
+        let assigned = PartitionClock::default().assign(0, &source(None), update, None).unwrap();
+        assert_eq!((0..5).map(|row| assigned.rows.epoch(row).0).collect::<Vec<_>>(), [5, 7, 30, 30, 30]);
+        let broken = updates(&[(Some(5), 1, 0), (Some(5), -1, 1), (None, 1, 1)]);
+        let assigned = PartitionClock::default().assign(0, &source(None), broken, None).unwrap();
+        assert_eq!((assigned.rows.len(), assigned.dead_letters.len()), (1, 2));
+    }
+
+    #[test]
+    fn t12_an_update_is_late_as_a_whole() {
+        let update = updates(&[(Some(100), 1, 0), (Some(120), 1, 1), (Some(140), 1, 2), (Some(100), -1, 3), (Some(150), 1, 3)]);
+        let assigned = PartitionClock::default().assign(0, &source(Some(10)), update, None).unwrap();
+        assert_eq!((assigned.rows.len(), assigned.late.unwrap().len()), (3, 2));
     }
 
     trait ErrorText {

@@ -156,7 +156,11 @@ fn unknown_created(cursor: &Cursor) -> SqlError {
         return cursor.error_expected(&format!("one of {}", CREATED.join(", ")));
     }
     let error = cursor.error_here(format!("CREATE {} is unknown", cursor.found()));
-    match nearest(&cursor.word(0), CREATED.iter().flat_map(|known| known.split(' '))) {
+    let written = format!("{} {}", cursor.word(0), cursor.word(1));
+    let (two_words, one_word): (Vec<&str>, Vec<&str>) = CREATED.into_iter().partition(|known| known.contains(' '));
+    let holds = |known: &&str| known.split(' ').any(|word| word == cursor.word(0));
+    let named = nearest(&written, two_words.iter().copied()).or_else(|| nearest(&cursor.word(0), one_word));
+    match named.or_else(|| two_words.into_iter().find(holds)) {
         Some(known) => error.help(format!("did you mean CREATE {known}?")),
         None => error.help(format!("CREATE takes {}", CREATED.join(", "))),
     }

@@ -22,6 +22,8 @@ use crate::windows::{TIME_COLUMN, expand};
 use crate::{define, model, monitor, part, retraining};
 
 const DAY_MS: u64 = 86_400_000;
+/// Every byte may become three in a folder's name, which has 255, and a run's has its instant too.
+const FOLDER_NAME_BYTES_MAX: usize = 64;
 const SETTINGS: [&str; 2] = ["clock", "workers"];
 
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ impl<'a> Pipeline<'a> {
 
     /// Everything but EXPLAIN.
     pub fn apply(&mut self, statement: &Statement) -> Result<()> {
+        Pipeline::check_name(statement)?;
         match &statement.body {
             Stmt::Set(set) => self.set(set),
             Stmt::CreateSource(source) => self.create_source(source),
@@ -128,6 +131,23 @@ impl<'a> Pipeline<'a> {
                     None => refusal.help("the settings are clock and workers"),
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Names that would be confused with what Freshet itself names, or that no folder can have.
+    fn check_name(statement: &Statement) -> Result<()> {
+        let Some(ident) = statement.body.declares() else { return Ok(()) };
+        let name = normal_name(ident);
+        let system = ["errors", "dead_letters", "late", "runs", "versions"].iter().any(|table| name.starts_with(&format!("{table}(")));
+        if system && name.ends_with(')') {
+            return Err(Refusal::new(format!("{name} is what Freshet calls a table of its own")).help("choose another name").at(ident.span));
+        }
+        let names_a_folder = matches!(statement.body, Stmt::CreateModel(_) | Stmt::CreateRetrainingJob(_));
+        if names_a_folder && !(1..=FOLDER_NAME_BYTES_MAX).contains(&name.len()) {
+            let message =
+                format!("the name of a model or job has 1 to {FOLDER_NAME_BYTES_MAX} bytes, since it names a folder; this one has {}", name.len());
+            return Err(Refusal::new(message).help("choose a shorter name").at(ident.span));
         }
         Ok(())
     }

@@ -199,14 +199,9 @@ impl UserDefinedLogicalNodeCore for Prediction {
         Prediction::new(self.calls.clone(), arguments, Arc::new(input))
     }
 
-    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
-        let input = self.input.schema();
-        let width = input.fields().len();
-        let mut needed: Vec<usize> = output_columns.iter().copied().filter(|column| *column < width).collect();
-        needed.extend(self.arguments.iter().flat_map(|expr| expr.column_refs()).filter_map(|column| input.index_of_column(column).ok()));
-        needed.sort_unstable();
-        needed.dedup();
-        Some(vec![needed])
+    /// All of them: without the column that tells two rows apart, a retraction could take the other one's prediction (C5).
+    fn necessary_children_exprs(&self, _output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![(0..self.input.schema().fields().len()).collect()])
     }
 }
 
@@ -329,5 +324,30 @@ fn in_type(argument: &Expr, input: &Field, model: &ModelDef, schema: &DFSchema) 
             .help(format!("CAST({} AS …), or give another column", readable(argument)))
             .at_expr(argument));
     }
+    if narrows(&found, wanted) {
+        return Err(Refusal::new(format!(
+            "{} takes {} as {wanted}, and {} is {found}: values would be cut or fail",
+            model.name,
+            input.name(),
+            readable(argument)
+        ))
+        .help(format!("declare the input as {found}, or say CAST({} AS …) yourself", readable(argument)))
+        .at_expr(argument));
+    }
     Ok(argument.clone().cast_to(wanted, schema)?)
+}
+
+/// Whether a value of one type may not fit the other. Rounding a float or an integer to a float is what models expect.
+fn narrows(found: &DataType, wanted: &DataType) -> bool {
+    if !wanted.is_integer() && *wanted != DataType::Boolean {
+        return false;
+    }
+    match found {
+        DataType::Null | DataType::Boolean => false,
+        found if found.is_integer() => {
+            let bytes = |data_type: &DataType| data_type.primitive_width().unwrap_or(0);
+            *wanted == DataType::Boolean || bytes(found) > bytes(wanted) || found.is_unsigned_integer() != wanted.is_unsigned_integer()
+        }
+        _ => true,
+    }
 }

@@ -86,10 +86,10 @@ impl From<DataFusionError> for Refusal {
 /// What DataFusion says at length or by its own names.
 fn in_our_words(message: String) -> Refusal {
     if message.starts_with("Schema contains") || message.starts_with("Projections require unique expression names") {
-        let name = message
-            .split(['"', ' ', '.'])
-            .rfind(|word| !word.is_empty() && !["ambiguous", "be", "would", "which"].contains(word))
-            .unwrap_or_default();
+        // Projections put the expression into quotes and go on with advice; schemas end with the name.
+        let quoted = message.split('"').nth(1).filter(|_| message.starts_with("Projections"));
+        let last = || message.split(['"', ' ', '.']).rfind(|word| !word.is_empty() && !["ambiguous", "be", "would", "which"].contains(word));
+        let name = quoted.or_else(last).unwrap_or_default();
         return Refusal::new(format!("two columns are called {name}")).help("give each its own name: … AS other");
     }
     if let Some((function, _)) = message.strip_prefix("Function '").and_then(|rest| rest.split_once('\'')) {

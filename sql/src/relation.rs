@@ -134,17 +134,9 @@ impl UserDefinedLogicalNodeCore for FeatureLookup {
         FeatureLookup::new(self.service.clone(), self.alias.clone(), bindings, asked, self.output.clone(), left)
     }
 
-    /// Left columns that are wanted above or bound here; without this every column of the left side would be kept.
-    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
-        let left = self.left.schema();
-        let width = left.fields().len();
-        let mut needed: Vec<usize> = output_columns.iter().copied().filter(|column| *column < width).collect();
-        needed.extend(
-            self.bindings.iter().chain(self.asked.time()).flat_map(|expr| expr.column_refs()).filter_map(|column| left.index_of_column(column).ok()),
-        );
-        needed.sort_unstable();
-        needed.dedup();
-        Some(vec![needed])
+    /// All of them: without the column that tells two left rows apart, a retraction could take the other one's answer (C1b).
+    fn necessary_children_exprs(&self, _output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        Some(vec![(0..self.left.schema().fields().len()).collect()])
     }
 }
 

@@ -44,7 +44,7 @@ impl Control for Witness {
     fn decide(&mut self, point: Epoch, reader: &dyn Reader) -> Result<ControlOutput> {
         assert_eq!(reader.frontier(&["v0"])?, point, "everything before the point is complete, the point is not");
         self.seen.lock().unwrap().push(Seen::Decided(point, content(reader)?));
-        if point.0 / GRID_MS % 3 == 0 {
+        if (point.0 / GRID_MS).is_multiple_of(3) {
             self.pending.push(Epoch(point.0 + self.delay_ms));
         }
         Ok(ControlOutput::default())

@@ -220,9 +220,12 @@ fn an_evaluation_sees_what_lies_before_it_and_goes_on_in_silence() {
     }
 }
 
+/// Points, and the instants of the evaluations that were readable there.
+type Points = Vec<(Epoch, Vec<i128>)>;
+
 /// Writes down, at every instant of the grid, which evaluations can be read.
 struct Reading {
-    seen: Arc<Mutex<Vec<(Epoch, Vec<i128>)>>>,
+    seen: Arc<Mutex<Points>>,
 }
 
 impl Control for Reading {

@@ -54,11 +54,14 @@ fn latest_evaluation(monitor: &str) -> String {
     format!("SELECT method, column_name, value, threshold, state FROM {name} WHERE threshold IS NOT NULL AND evaluated_at = {latest}")
 }
 
-fn named(schema: &Schema, batches: &[RecordBatch]) -> Result<Vec<Vec<(String, Option<String>)>>> {
+/// The cells of a row with the names of their columns; None where NULL.
+type NamedCells = Vec<(String, Option<String>)>;
+
+fn named(schema: &Schema, batches: &[RecordBatch]) -> Result<Vec<NamedCells>> {
     let names = || schema.fields().iter().map(|field| field.name().clone());
     let mut rows = Vec::new();
     for batch in batches {
-        let columns = batch.columns().iter().map(|column| rounded(column)).collect::<Result<Vec<_>>>()?;
+        let columns = batch.columns().iter().map(rounded).collect::<Result<Vec<_>>>()?;
         rows.extend((0..batch.num_rows()).map(|row| names().zip(columns.iter().map(|column| column[row].clone())).collect()));
     }
     Ok(rows)

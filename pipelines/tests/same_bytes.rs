@@ -11,6 +11,9 @@ use crate::node::{Node, Setting, assert_identical, python};
 use crate::small_loop::{Month, RUNS};
 use crate::year::program;
 
+/// Whether the pipeline's status says that it is time to kill it.
+type Moment = fn(&Value) -> bool;
+
 #[test]
 fn predictions_have_the_same_bytes_for_all_workers_and_after_crashes_between_and_during_trainings() {
     let month = Month::open();
@@ -23,7 +26,7 @@ fn predictions_have_the_same_bytes_for_all_workers_and_after_crashes_between_and
     assert_eq!(again.run(&[RUNS]).remove(0), runs);
     assert_identical(&again.predictions(), &base.predictions(), "two workers");
 
-    let crashes: [(&str, usize, fn(&Value) -> bool); 3] = [
+    let crashes: [(&str, usize, Moment); 3] = [
         ("the first training", 1, |job| job["running"].is_string()),
         ("the time after the first run", 2, |job| job["runs"].as_u64() >= Some(1) && job["running"].is_null()),
         ("the third training", 1, |job| job["runs"].as_u64() >= Some(2) && job["running"].is_string()),

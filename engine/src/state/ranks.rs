@@ -181,7 +181,8 @@ mod tests {
 
     /// All pairs, one by one.
     fn naive(rows: &[(f64, bool)]) -> Option<f64> {
-        let (trues, falses): (Vec<(f64, bool)>, Vec<(f64, bool)>) = rows.iter().partition(|row| row.1);
+        let of = |label: bool| rows.iter().filter(move |row| row.1 == label).copied().collect::<Vec<(f64, bool)>>();
+        let (trues, falses) = (of(true), of(false));
         let order = |score: f64| if score.is_nan() { (1, 0.0) } else { (0, score) };
         let twice: u64 = trues
             .iter()

@@ -20,8 +20,8 @@ impl Interpreter {
     pub fn version_at(&self, model: usize, epoch: Epoch, route: PredictRoute) -> Option<&ControlRecord> {
         let mut known = self.records.iter().filter(|record| record.model == model && (record.epoch < epoch || record.epoch == Epoch::ZERO));
         match route {
-            PredictRoute::Live => known.filter(|record| record.promoted).next_back(),
-            PredictRoute::Version(number) => known.filter(|record| record.version == number).next_back(),
+            PredictRoute::Live => known.rfind(|record| record.promoted),
+            PredictRoute::Version(number) => known.rfind(|record| record.version == number),
             PredictRoute::Challenger => known.next_back(),
         }
     }

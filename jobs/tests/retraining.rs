@@ -188,3 +188,26 @@ fn c9_a_pipeline_killed_while_it_trains_goes_on_to_the_same_end() {
     assert_eq!(told(&output), expected);
     assert_eq!(cut_off.predictions(), whole.predictions());
 }
+
+#[test]
+fn a_second_signal_ends_the_trainer_with_the_pipeline() {
+    let pipeline = Loop::new();
+    let mut child = pipeline.command("stubborn", "1").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let waiting = pipeline.path("state/runs/retrain-2013-01-21T00-00-00Z/waiting");
+    wait_for(&waiting, &mut child);
+    let trainer = loop {
+        let text = fs::read_to_string(&waiting).unwrap();
+        if !text.is_empty() {
+            break text;
+        }
+    };
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    signal("-TERM");
+    // The first signal has been taken, and the trainer's two seconds of grace have not ended.
+    std::thread::park_timeout(Duration::from_millis(500));
+    signal("-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!lives(trainer.trim(), Duration::from_secs(5)));
+    let record = fs::read_to_string(waiting.with_file_name("run.json")).unwrap();
+    assert!(record.contains("\"result\": null"), "a trainer that was killed with its pipeline has not failed: {record}");
+}

@@ -28,7 +28,7 @@ LEFT JOIN FEATURES(ride_features) FOR SYSTEM_TIME AS OF arrival(a) AS f USING (c
 
 CREATE RETRAINING JOB retrain FOR lateness
   TRAINING SET late_train LAST INTERVAL '8 days' HOLDOUT LAST INTERVAL '2 days' MIN ROWS 20
-  RUN COMMAND '${python} train.py ${mode}' WITH (timeout = '1 minute')
+  RUN COMMAND 'exec ${python} train.py ${mode}' WITH (timeout = '1 minute')
   FIRST AT TIMESTAMP '2013-01-11 00:00:00'
   WHEN EVERY INTERVAL '10 days' SINCE LAST RUN
   VALIDATE auc ON HOLDOUT AGAINST champion MARGIN 0.0

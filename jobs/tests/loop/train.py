@@ -1,11 +1,13 @@
 """A trainer for tests: one weight per feature, the difference of its means between late and other rides, as an ONNX model.
 
-argv[1] is `learn`, or `wait`: as `learn`, but a run of a later point than the first waits until there is a file `go` beside the output.
+argv[1] is `learn`, or `wait`: as `learn`, but a run of a later point than the first waits until there is a file `go` beside the output; or
+`stubborn`: as `wait`, and SIGTERM does not end it.
 """
 
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -31,7 +33,9 @@ print(json.dumps({"rows": train.num_rows, "features": len(features)}), flush=Tru
 first = os.environ["FRESHET_CHAMPION"] == ""
 if not first:
     onnx.checker.check_model(os.environ["FRESHET_CHAMPION"])
-if sys.argv[1] == "wait" and not first:
+if sys.argv[1] in ("wait", "stubborn") and not first:
+    if sys.argv[1] == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (output.parent / "waiting").write_text(str(os.getpid()))
     while not (output.parent / "go").exists():
         time.sleep(0.02)

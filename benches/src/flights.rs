@@ -60,9 +60,12 @@ pub fn replay(plan: Plan, config: EngineConfig, program: &Arc<Program>, state: &
     let control = control(program, &Config::load(None, Layer::default())?, &place).map_err(|error| anyhow!("{error}"))?;
     let engine = Engine::start_with(plan, config, &BuiltIn, control).context("starting the engine")?;
     engine.wait().context("replaying the year")?;
-    let events = engine.reader().status().events;
+    let status = engine.reader().status();
     engine.shutdown().context("stopping the engine")?;
-    Ok(events)
+    // A replay that scores nothing would look fast.
+    let idle = status.models.iter().find(|model| model.rows == 0 || model.errors > 0);
+    ensure!(idle.is_none(), "model {idle:?} did not score every row");
+    Ok(status.events)
 }
 
 fn folder() -> PathBuf {

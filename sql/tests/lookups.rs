@@ -35,9 +35,10 @@ fn a_lookup_stands_among_joins() {
 }
 
 #[test]
-fn only_the_left_columns_that_are_wanted_reach_the_lookup() {
+fn every_left_column_reaches_the_lookup_and_only_the_wanted_ones_leave_it() {
     let plan = plan_of(&format!(
         "{ONE}\nCREATE MATERIALIZED VIEW v AS SELECT o.id, f.orders_1h FROM orders o LEFT JOIN FEATURES(one) FOR SYSTEM_TIME AS OF now() AS f USING (customer)"
     ));
-    assert!(plan.contains("Project [id#0, customer#1] %0"), "{plan}");
+    assert!(plan.contains("%3 = Lookup [[1] -> [1, 2, 3, 4]] %0, %2"), "{plan}");
+    assert!(plan.contains("Project [id#0, orders_1h#6] %3"), "{plan}");
 }

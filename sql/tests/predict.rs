@@ -58,7 +58,7 @@ fn arguments_bind_by_name_and_by_position_only_if_none_has_one() {
     assert_eq!(arguments(by_position), ["amount", "#6"]);
     let star = "CREATE MATERIALIZED VIEW v AS SELECT PREDICT(two, *)['high'] AS high FROM orders";
     assert_eq!(arguments(star), ["amount", "items"]);
-    let mixed = "CREATE MATERIALIZED VIEW v AS SELECT PREDICT(two, amount, items => 1 + id)['high'] AS high FROM orders";
+    let mixed = "CREATE MATERIALIZED VIEW v AS SELECT PREDICT(two, amount, items => CAST(1 + id AS INT))['high'] AS high FROM orders";
     assert_eq!(arguments(mixed), ["amount", "#6"]);
 }
 

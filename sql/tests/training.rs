@@ -46,7 +46,7 @@ fn the_lookup_stands_directly_above_the_rows_that_ask_and_the_range_below_it() {
     let text = freshet_core::explain(&plan(SET, 1_000, 2_000));
     let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what} is not in\n{text}"));
     assert!(place("= Filter") < place("= Lookup") && place("= Lookup") < place("= Join"), "{text}");
-    assert!(text.contains("Filter [ts@2 >= 1000, ts@2 < 2000]"), "{text}");
+    assert!(text.contains("Filter [ts@5 >= 1000, ts@5 < 2000]"), "{text}");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The registry of versions: numbered once per run, whole or absent, and refused when a byte has changed.
+
 use std::collections::BTreeMap;
 
 use freshet_core::{Epoch, Histogram, Kind};

@@ -60,16 +60,7 @@ pub fn step_operator<'scope>(
     let mut builder = OperatorBuilder::new(name.to_string(), scope);
     let mut drains: Vec<Drain> = Vec::new();
     for (stream, route) in inputs {
-        drains.push(match route {
-            Route::Local => {
-                let mut input = builder.new_input(stream, Pipeline);
-                Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
-            }
-            Route::Shard(pact) => {
-                let mut input = builder.new_input(stream, pact);
-                Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
-            }
-        });
+        drains.push(input_port(&mut builder, stream, route));
     }
     let (rows_output, rows) = builder.new_output::<Edge>();
     let (errors_output, errors) = builder.new_output::<Edge>();
@@ -107,6 +98,20 @@ pub fn step_operator<'scope>(
         }
     });
     Bundle { rows, errors }
+}
+
+/// An input that rows reach by this route; what it returns moves what has come into a stash.
+pub fn input_port<'scope>(builder: &mut OperatorBuilder<'scope, u64>, rows: Rows<'scope>, route: Route) -> Drain {
+    match route {
+        Route::Local => {
+            let mut input = builder.new_input(rows, Pipeline);
+            Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
+        }
+        Route::Shard(pact) => {
+            let mut input = builder.new_input(rows, pact);
+            Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
+        }
+    }
 }
 
 /// The rows with epochs below `lower`, all of which have come. A worker that closes two steps at once sends both in one message, so

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use freshet_core::Batch;
 use timely::dataflow::Scope;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::bridge::{Desk, Scorers, Work};
 use crate::edge::{Edge, EdgeBuilder};
-use crate::operators::harness::{Bundle, Drain, Output, Route, Rows, take_closed};
+use crate::operators::harness::{Bundle, Output, Route, Rows, input_port, take_closed};
 
 /// The part of an operator that any thread may run.
 pub type WorkOf<O> = Arc<dyn Fn(<O as OffloadedOperator>::Request) -> <O as OffloadedOperator>::Answer + Send + Sync>;
@@ -106,16 +105,7 @@ pub fn offloaded_operator<'scope, O: OffloadedOperator + 'static>(
 ) -> Bundle<'scope> {
     let mut builder = OperatorBuilder::new(name.to_string(), scope);
     let address = builder.operator_info().address.to_vec();
-    let mut drain: Drain = match route {
-        Route::Local => {
-            let mut input = builder.new_input(rows, Pipeline);
-            Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
-        }
-        Route::Shard(pact) => {
-            let mut input = builder.new_input(rows, pact);
-            Box::new(move |stash| input.for_each(|_, edge| stash.extend(edge.0.take())))
-        }
-    };
+    let mut drain = input_port(&mut builder, rows, route);
     let (rows_output, rows) = builder.new_output::<Edge>();
     let (errors_output, errors) = builder.new_output::<Edge>();
     let mut rows_output: OutputBuilder<u64, EdgeBuilder> = OutputBuilder::from(rows_output);

@@ -1,3 +1,5 @@
+//! When a job decides: grid, triggers, cooldown and first runs, case by case.
+
 use super::*;
 
 const DAY: u64 = 86_400_000;

@@ -1,3 +1,5 @@
+//! The trainer contract with shell scripts as trainers: exits, limits, process groups and the log.
+
 use super::*;
 
 struct Room {

@@ -79,6 +79,9 @@ fn combination(encode: Encode, rule: &str) -> OptionError {
         Encode::Json => "JSON",
         Encode::Csv => "CSV",
         Encode::Parquet => "PARQUET",
+        Encode::Avro => "AVRO",
+        Encode::Protobuf => "PROTOBUF",
+        Encode::Bytes => "BYTES",
     };
     OptionError { option: None, message: format!("{rule}, not with ENCODE {name}; use FORMAT PLAIN or ENCODE JSON") }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use freshet_connectors::BuiltIn;
-use freshet_core::{BadData, Connectors, DeadLetter, Encode, Format, NodeId, Poll, SinkDef, Source, SourceDef, Value};
+use freshet_core::{Connectors, DeadLetter, Encode, Format, NodeId, Poll, SinkDef, Source, SourceDef, Value};
 
 pub fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -16,19 +16,7 @@ pub fn schema() -> SchemaRef {
 }
 
 pub fn source(path: &Path, format: Format, encode: Encode) -> SourceDef {
-    SourceDef {
-        name: "events".into(),
-        schema: schema(),
-        event_time: None,
-        watermark_delay_ms: 0,
-        lateness_ms: None,
-        arrival: None,
-        connector: "file".into(),
-        options: [("path".to_string(), path.display().to_string())].into(),
-        format,
-        encode,
-        bad_data: BadData::DeadLetter,
-    }
+    SourceDef { options: [("path".to_string(), path.display().to_string())].into(), ..SourceDef::new("events", schema(), "file", format, encode) }
 }
 
 pub fn sink(path: &Path, format: Format, encode: Encode) -> SinkDef {
@@ -41,6 +29,7 @@ pub fn sink(path: &Path, format: Format, encode: Encode) -> SinkDef {
         options: [("path".to_string(), path.display().to_string())].into(),
         format,
         encode,
+        key: Vec::new(),
     }
 }
 
@@ -74,7 +63,7 @@ pub fn drain(mut source: Box<dyn Source>, rows_max: usize) -> Delivered {
     loop {
         match source.poll(rows_max).unwrap() {
             Poll::Ended => return delivered,
-            Poll::Pending => {}
+            Poll::Pending | Poll::PartitionEnded(_) => {}
             Poll::Batch(batch) => {
                 assert_eq!(batch.rows.num_rows(), batch.offsets.len());
                 assert!(batch.offsets.iter().all(|offset| *offset < batch.next_offset));

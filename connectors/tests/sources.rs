@@ -121,6 +121,7 @@ fn long_files(folder: &std::path::Path, encode: Encode) {
                 let lines: String = ids.map(|id| format!("{id},\"a\n\"\n")).collect();
                 fs::write(folder.join(format!("{file}")), format!("id,name\n{lines}")).unwrap();
             }
+            other => panic!("no files of {other:?}"),
         }
     }
 }

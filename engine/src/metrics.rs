@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use freshet_core::{Epoch, Error, SourceStatus};
+use freshet_core::{Epoch, Error, ObjectState, SourceStatus};
 
 /// Distinct reasons of dead letters that are counted apart; the rest is "other", so that metrics stay bounded.
 const REASONS_MAX: usize = 32;
@@ -157,6 +157,8 @@ impl Metrics {
             .iter()
             .map(|source| SourceStatus {
                 name: source.name.clone(),
+                state: ObjectState::default(),
+                lag_rows: None,
                 rows: source.rows,
                 ended: source.ended,
                 lag_ms: if source.ended { 0 } else { newest.saturating_sub(source.epoch) },

@@ -25,6 +25,7 @@ pub fn observed(mut plan: Plan) -> Plan {
             options: BTreeMap::new(),
             format: Format::Debezium,
             encode: Encode::Json,
+            key: Vec::new(),
         });
     }
     plan

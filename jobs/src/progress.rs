@@ -150,7 +150,7 @@ mod tests {
     fn models_and_jobs_tell_what_is_live_and_what_runs() {
         let mut status = PipelineStatus {
             models: vec![ModelStatus { name: "delay".into(), ..ModelStatus::default() }],
-            jobs: vec![JobStatus { name: "retrain".into(), runs: 2, promoted: 1, running: Some(Epoch(1_357_034_400_000)) }],
+            jobs: vec![JobStatus { name: "retrain".into(), runs: 2, promoted: 1, running: Some(Epoch(1_357_034_400_000)), ..JobStatus::default() }],
             ..PipelineStatus::default()
         };
         let text = |status: &PipelineStatus| line(status, Duration::ZERO, 0.0);

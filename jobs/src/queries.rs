@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use freshet_core::{CatalogService, CatalogView, Epoch, Error, FeatureAnswer, FeatureRequest, PipelineStatus, ReadMode, Reader, Result, Snapshot};
+use freshet_core::{
+    CatalogService, CatalogView, Epoch, Error, FeatureAnswer, FeatureRequest, PipelineStatus, ReadMode, Reader, Result, Snapshot, SubscribeRequest,
+    Subscription,
+};
 use freshet_serving::{Prepared, Queries, QueryAnswer};
 use freshet_sql::{SqlError, query};
 
@@ -64,6 +67,14 @@ impl Reader for PinnedReader {
     fn features(&self, request: &FeatureRequest) -> Result<FeatureAnswer> {
         let mode = if request.mode == ReadMode::Fresh { ReadMode::AsOf(self.at.next()) } else { request.mode };
         self.reader.features(&FeatureRequest { mode, ..request.clone() })
+    }
+
+    fn reached(&self, source: &str, partition: u32, offset: u64) -> Result<Option<Epoch>> {
+        self.reader.reached(source, partition, offset)
+    }
+
+    fn subscribe(&self, request: &SubscribeRequest) -> Result<Box<dyn Subscription>> {
+        self.reader.subscribe(request)
     }
 
     fn status(&self) -> PipelineStatus {

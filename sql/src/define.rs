@@ -7,7 +7,9 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident, TimezoneInfo};
-use freshet_core::{BadData, Connectors, Format, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef, ViewKind};
+use freshet_core::{
+    BadData, Connectors, Format, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, TimeLimits, ViewDef, ViewKind,
+};
 
 use crate::ast::{Column, CreateFeatureService, CreateSink, CreateSource, Encoding, OptionEntry, ServiceItem, find_option, normal_name};
 use crate::bind::parser_options;
@@ -33,9 +35,7 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
     };
     let event_time = source.watermark.as_ref().map(|watermark| time_column(&watermark.column, "WATERMARK")).transpose()?;
     let arrival = source.arrival.as_ref().map(|column| time_column(column, "ARRIVAL")).transpose()?;
-    for column in &source.primary_key {
-        column_index(&schema, column)?;
-    }
+    let key = source.primary_key.iter().map(|column| column_index(&schema, column)).collect::<Result<Vec<usize>>>()?;
     let Some(encoding) = &source.encoding else {
         return Err(Refusal::new("a source needs to say how its bytes read").help("FORMAT PLAIN ENCODE JSON (or CSV, PARQUET)").at(source.name.span));
     };
@@ -54,6 +54,9 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
         format: encoding.format,
         encode: encoding.encode,
         bad_data,
+        key,
+        metadata: Vec::new(),
+        limits: TimeLimits::default(),
     };
     connectors.check_source(&def).map_err(|error| option_refusal(error, &source.name, &source.options, Some(encoding)))?;
     Ok(def)
@@ -73,6 +76,7 @@ pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, append_only: bool, connect
         options,
         format: encoding.format,
         encode: encoding.encode,
+        key: Vec::new(),
     };
     connectors.check_sink(&def).map_err(|error| option_refusal(error, &sink.name, &sink.options, Some(encoding)))?;
     if encoding.format == Format::Plain && !append_only {

@@ -295,6 +295,7 @@ impl Display for Duration {
 pub fn format_word(format: Format) -> &'static str {
     match format {
         Format::Plain => "PLAIN",
+        Format::Upsert => "UPSERT",
         Format::Debezium => "DEBEZIUM",
     }
 }
@@ -305,6 +306,9 @@ pub fn encode_word(encode: Encode) -> &'static str {
         Encode::Json => "JSON",
         Encode::Csv => "CSV",
         Encode::Parquet => "PARQUET",
+        Encode::Avro => "AVRO",
+        Encode::Protobuf => "PROTOBUF",
+        Encode::Bytes => "BYTES",
     }
 }
 

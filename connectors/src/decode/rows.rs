@@ -67,7 +67,7 @@ impl Rows {
     }
 
     pub fn bury(&mut self, fault: Fault, offset: u64, raw: &[u8]) {
-        self.dead_letters.push(DeadLetter { partition: 0, offset, field: fault.field, reason: fault.reason, raw: raw.to_vec() });
+        self.dead_letters.push(DeadLetter { offset, field: fault.field, reason: fault.reason, raw: raw.to_vec(), ..DeadLetter::default() });
     }
 
     /// The rows so far; nothing is left behind.

@@ -18,6 +18,7 @@ pub fn open(def: &SinkDef) -> Result<Box<dyn Sink>> {
         (Encode::Csv, _) => Box::new(CsvRows::new(&def.schema, Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?)),
         (Encode::Json, Format::Debezium) => Box::new(DebeziumRows::new(&def.schema)),
         (Encode::Json, Format::Plain) => Box::new(JsonRows::new(&def.schema)),
+        (encode, format) => return Err(Error::invalid(format!("a file is not written with FORMAT {format:?} ENCODE {encode:?}"))),
     };
     Ok(Box::new(text::TextSink::open(def, path, encoder)?))
 }

@@ -151,6 +151,7 @@ fn open(def: &SourceDef) -> Result<Box<dyn Records>> {
         }
         (Encode::Json, Format::Debezium) => Box::new(DebeziumDecoder::new(&def.schema)),
         (Encode::Json, Format::Plain) => Box::new(JsonDecoder::new(&def.schema)),
+        (encode, format) => return Err(Error::invalid(format!("a file is not read with FORMAT {format:?} ENCODE {encode:?}"))),
     };
     Ok(Box::new(TextRecords::open_lines(store, files, def.schema.clone(), decoder)?))
 }

@@ -131,11 +131,11 @@ impl ParquetRecords {
             .enumerate()
             .filter_map(|(row, fault)| fault.as_ref().map(|fault| (row, fault)))
             .map(|(row, (column, reason))| DeadLetter {
-                partition: 0,
                 offset: first + row as u64,
                 field: self.schema.field(*column).name().clone(),
                 reason: reason.clone(),
                 raw: text.row(row).to_vec(),
+                ..DeadLetter::default()
             })
             .collect();
         Ok(SourceBatch {

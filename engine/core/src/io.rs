@@ -27,12 +27,68 @@ pub struct SourceDef {
     pub format: Format,
     pub encode: Encode,
     pub bad_data: BadData,
+    /// Columns of PRIMARY KEY (…) NOT ENFORCED: what FORMAT UPSERT replaces by.
+    pub key: Vec<usize>,
+    /// Columns that the record's surroundings fill, not its bytes.
+    pub metadata: Vec<MetadataColumn>,
+    pub limits: TimeLimits,
+}
+
+impl SourceDef {
+    /// A source without times, key, metadata or options, whose limits are the defaults.
+    pub fn new(name: &str, schema: SchemaRef, connector: &str, format: Format, encode: Encode) -> SourceDef {
+        SourceDef {
+            name: name.into(),
+            schema,
+            event_time: None,
+            watermark_delay_ms: 0,
+            lateness_ms: None,
+            arrival: None,
+            connector: connector.into(),
+            options: BTreeMap::new(),
+            format,
+            encode,
+            bad_data: BadData::default(),
+            key: Vec::new(),
+            metadata: Vec::new(),
+            limits: TimeLimits::default(),
+        }
+    }
+}
+
+/// A column that is filled with what the connector knows beside the bytes: `INCLUDE offset AS o`, `o BIGINT METADATA FROM 'offset'`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataColumn {
+    pub column: usize,
+    /// Lower case, for example `timestamp`, `offset`, `partition`, `topic`, `key`, `headers`, `header.trace`, `level.2`; the connector says
+    /// which it has and of what types.
+    pub name: String,
+}
+
+/// How far times may stray before a row is set aside or a partition is no longer waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// A row further ahead of its partition is quarantined (T0a, event clock). 30 days.
+    pub max_jump_ms: u64,
+    /// A row further ahead of the machine's clock is quarantined, one less far waits for its time (T13, wall clock). 60 s.
+    pub max_skew_ms: u64,
+    /// A partition without rows for so long has no part in the watermark (T12, wall clock). 30 s; None: it always has.
+    pub idle_ms: Option<u64>,
+}
+
+impl Default for TimeLimits {
+    fn default() -> TimeLimits {
+        TimeLimits { max_jump_ms: 30 * 86_400_000, max_skew_ms: 60_000, idle_ms: Some(30_000) }
+    }
 }
 
 /// How rows change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Plain,
+    /// A record is the row of its key from now on, or says that the key has none. In a [`SourceBatch`] that is diff +1 with the row, or −1 with
+    /// the key columns and NULLs; the engine takes the former row back (T8).
+    Upsert,
     Debezium,
 }
 
@@ -42,6 +98,10 @@ pub enum Encode {
     Json,
     Csv,
     Parquet,
+    Avro,
+    Protobuf,
+    /// The record's bytes are its one column that is no metadata.
+    Bytes,
 }
 
 /// What happens to a record that cannot be decoded (C3).
@@ -65,16 +125,23 @@ pub struct SinkDef {
     pub options: BTreeMap<String, String>,
     pub format: Format,
     pub encode: Encode,
+    /// Columns of the option `primary_key`, or none.
+    pub key: Vec<usize>,
 }
 
 /// A record that could not be decoded, with its provenance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeadLetter {
     pub partition: u32,
     pub offset: u64,
+    /// Where the partition is to be found: a file's path, `topic/partition`, a topic of sensors. Empty if the source has one place only.
+    pub origin: String,
     pub field: String,
     pub reason: String,
+    /// The record as it came, or as far as a limit allows.
     pub raw: Vec<u8>,
+    /// The record's key, where records have one.
+    pub key: Option<Vec<u8>>,
 }
 
 /// Rows of one partition in offset order. Every record between the first and `next_offset` is a row or a dead letter.
@@ -95,6 +162,8 @@ pub struct SourceBatch {
 #[derive(Debug)]
 pub enum Poll {
     Batch(SourceBatch),
+    /// Nothing more will come from this partition; others may go on.
+    PartitionEnded(u32),
     /// Nothing now; more may come.
     Pending,
     /// Nothing more will ever come.
@@ -103,14 +172,92 @@ pub enum Poll {
 
 /// Reads one source. Called from one thread, never concurrently.
 pub trait Source: Send {
-    /// At most about `rows_max` rows. May block for some milliseconds. Errors: Data (a broken file), Unavailable.
+    /// At most about `rows_max` rows. May block for some milliseconds in event clock, where nothing else can go on; not in wall clock,
+    /// where a source that has nothing says so at once. Errors: Data (a broken file); Unavailable: the caller polls again later, and nothing
+    /// is lost.
     fn poll(&mut self, rows_max: usize) -> Result<Poll>;
 
-    /// Goes on at this offset of the partition, as an earlier batch's `next_offset` said. Before the first poll.
+    /// Goes on at this offset of the partition, as an earlier batch's `next_offset` said. Before the first poll, once for each partition
+    /// that a checkpoint knows.
     fn seek(&mut self, partition: u32, offset: u64) -> Result<()>;
 
     /// True if `Ended` will come (T0a: event clock needs it).
     fn is_bounded(&self) -> bool;
+
+    /// The partitions there are; None: not known yet, ask again. In event clock they are fixed and each is waited for; in wall clock others
+    /// may join.
+    fn partitions(&mut self) -> Result<Option<Vec<u32>>> {
+        Ok(Some(vec![0]))
+    }
+
+    /// Everything of the partition before `offset` has been taken in, and survives a crash as far as the pipeline does: who sent it may
+    /// forget it. Called now and then, with growing offsets.
+    fn accepted(&mut self, _partition: u32, _offset: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// How it fares; cheap.
+    fn report(&self) -> SourceReport {
+        SourceReport::default()
+    }
+}
+
+/// What a source says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Why it has nothing to give although there may be something: a broker that is away. None: all is well.
+    pub trouble: Option<String>,
+    /// Records that are there and have not been polled; None: unknown.
+    pub lag_rows: Option<u64>,
+}
+
+/// Takes rows from clients into sources that are pushed to. Any thread, any time.
+pub trait Ingress: Send + Sync {
+    /// The sources that take rows.
+    fn sources(&self) -> Vec<PushSource>;
+
+    /// Takes all of it or nothing. Errors: Invalid (no such source, columns that do not fit), Unavailable (the queue is full: try again
+    /// later).
+    fn push(&self, push: Push) -> Result<Pushed>;
+}
+
+/// A source that clients push to.
+#[derive(Debug, Clone)]
+pub struct PushSource {
+    pub name: String,
+    /// What a client sends: the columns that are no metadata.
+    pub schema: SchemaRef,
+    pub encode: Encode,
+    /// The key of HMAC-SHA256 over the body, if requests must be signed.
+    pub secret: Option<Vec<u8>>,
+}
+
+/// Rows for one source.
+#[derive(Debug, Clone)]
+pub struct Push {
+    pub source: String,
+    /// The client's own name of these rows: a second push of the same name is answered like the first and changes nothing.
+    pub id: Option<String>,
+    pub body: PushBody,
+}
+
+#[derive(Debug, Clone)]
+pub enum PushBody {
+    /// Columns by name; a missing one is NULL.
+    Rows(RecordBatch),
+    /// Records in this encoding, one a line where it has lines.
+    Bytes(Encode, Vec<u8>),
+}
+
+/// Where pushed rows stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    pub partition: u32,
+    /// Offset behind the last record: a read that waits for it sees them all.
+    pub position: u64,
+    pub records: u64,
+    /// The rows were there already.
+    pub duplicate: bool,
 }
 
 /// Writes one sink. Called from one thread, never concurrently.

@@ -47,15 +47,18 @@ pub use expr::{Column, Compare, Comparison, Evaluated, Expr, ExprRef, Literal, e
 pub use feature::{
     FeatureColumn, FeatureSpec, LatestSpec, RollingAggregate, RollingSpec, ServiceColumn, ServiceDef, ServicePart, Status, Window, WindowEdge,
 };
-pub use io::{BadData, Connectors, DeadLetter, Encode, Format, OptionError, Poll, Sink, SinkDef, Source, SourceBatch, SourceDef};
+pub use io::{
+    BadData, Connectors, DeadLetter, Encode, Format, Ingress, MetadataColumn, OptionError, Poll, Push, PushBody, PushSource, Pushed, Sink, SinkDef,
+    Source, SourceBatch, SourceDef, SourceReport, TimeLimits,
+};
 pub use model::{Missing, Model, ModelDef, Models};
 pub use plan::{
     AggregateCall, AggregateFunction, ClockKind, LookupPart, LookupTime, Node, NodeId, Op, Plan, PredictCall, PredictOutput, PredictRoute,
     TemporalBound, ViewDef, ViewKind,
 };
 pub use reader::{
-    CatalogService, CatalogView, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, OperatorStatus, PipelineStatus, ReadMode, Reader, SinkStatus,
-    Snapshot, SourceStatus, ViewStatus,
+    CatalogService, CatalogView, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, ObjectState, OperatorStatus, PipelineStatus, ReadMode,
+    Reader, SinkStatus, Snapshot, SourceStatus, State, SubscribeRequest, Subscription, ViewChanges, ViewStatus,
 };
 pub use retraining::{Metric, RetrainingDef, RetrainingTrigger, TrainingMode, TrainingSetDef, Validation};
 pub use row::{KeyCodec, SHARDS, hash_bytes, shard_of};

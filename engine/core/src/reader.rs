@@ -1,9 +1,11 @@
 //! Consistent reads of a running pipeline, from any thread: the seam between the engine and what serves it.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::{Epoch, EventTime, ReadPoint, Result, ServiceDef, Status};
+use crate::{Batch, Epoch, EventTime, ReadPoint, Result, ServiceDef, Status};
 
 /// A view that can be read.
 #[derive(Debug, Clone)]
@@ -85,6 +87,40 @@ pub trait Reader: Send + Sync {
     fn features(&self, request: &FeatureRequest) -> Result<FeatureAnswer>;
 
     fn status(&self) -> PipelineStatus;
+
+    /// The epoch at which everything of the partition before `offset` is input: a read at a frontier above it sees it all (C2). None: it has
+    /// not been read yet. Errors: Invalid for an unknown source.
+    fn reached(&self, source: &str, partition: u32, offset: u64) -> Result<Option<Epoch>>;
+
+    /// The changes of a view from now on. Errors: Invalid for an unknown name, or an epoch outside the kept history (names the earliest).
+    fn subscribe(&self, request: &SubscribeRequest) -> Result<Box<dyn Subscription>>;
+}
+
+/// Which changes are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubscribeRequest {
+    pub view: String,
+    /// Begin with the content, as insertions at one epoch; else with the changes after it.
+    pub snapshot: bool,
+    /// The epoch of that content; None: the last complete one.
+    pub as_of: Option<Epoch>,
+    /// End once everything below this epoch has been told.
+    pub up_to: Option<Epoch>,
+}
+
+/// One reader of a view's changes. A reader that falls too far behind gets an error that says so; nothing waits for it.
+pub trait Subscription: Send {
+    /// What has happened since the last call; waits at most so long for something to happen. None: `up_to` has been reached, or the pipeline
+    /// has ended. Errors: Unavailable for a reader that was cut off.
+    fn next(&mut self, wait: Duration) -> Result<Option<ViewChanges>>;
+}
+
+/// Changes of complete epochs, in epoch order.
+#[derive(Debug, Clone)]
+pub struct ViewChanges {
+    pub changes: Option<Batch>,
+    /// Everything below this epoch has been told.
+    pub progress: Epoch,
 }
 
 /// What /metrics, /readyz and the status page tell.
@@ -115,9 +151,51 @@ pub struct PipelineStatus {
     pub checkpoint_bytes: u64,
 }
 
+/// How an object of a running pipeline fares.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectState {
+    pub state: State,
+    /// Why, where there is more to say.
+    pub reason: Option<String>,
+    /// Since when it is in this state, and when it last got on, by the machine's clock.
+    pub since: Epoch,
+    pub progress: Option<Epoch>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// Not ready yet.
+    #[default]
+    Starting,
+    Running,
+    /// Something it needs is away; it tries again by itself.
+    Retrying,
+    /// Nothing has come for its idle timeout.
+    Idle,
+    /// All its input has been taken in.
+    Ended,
+    Failed,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Retrying => "retrying",
+            State::Idle => "idle",
+            State::Ended => "ended",
+            State::Failed => "failed",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceStatus {
     pub name: String,
+    pub state: ObjectState,
+    /// Records that are there and have not been read; None: unknown.
+    pub lag_rows: Option<u64>,
     pub rows: u64,
     pub ended: bool,
     /// How far the source's last epoch is behind the newest one of the pipeline, in ms.
@@ -131,6 +209,7 @@ pub struct SourceStatus {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ViewStatus {
     pub name: String,
+    pub state: ObjectState,
     /// The last complete epoch; None before the first.
     pub closed: Option<Epoch>,
     /// How far `closed` is behind the newest epoch handed out, in ms.
@@ -149,6 +228,7 @@ pub struct OperatorStatus {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SinkStatus {
     pub name: String,
+    pub state: ObjectState,
     pub rows: u64,
     pub queue_depth: u64,
     pub queue_limit: u64,
@@ -157,6 +237,7 @@ pub struct SinkStatus {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelStatus {
     pub name: String,
+    pub state: ObjectState,
     /// The version that scores rows now, if there is one.
     pub live: Option<u32>,
     /// How many versions there are.
@@ -170,6 +251,7 @@ pub struct ModelStatus {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobStatus {
     pub name: String,
+    pub state: ObjectState,
     pub runs: u64,
     pub promoted: u64,
     /// The decision point of the run under way.

@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use freshet_core::{
     CatalogService, CatalogView, Epoch, Error, FeatureAnswer, FeatureRequest, PipelineStatus, ReadMode, ReadPoint, Reader, Result, ServiceColumn,
-    ServiceDef, ServicePart, Snapshot, Status, ViewStatus,
+    ServiceDef, ServicePart, Snapshot, Status, SubscribeRequest, Subscription, ViewStatus,
 };
 use freshet_serving::{Listeners, Prepared, Queries, QueryAnswer, Server};
 
@@ -89,6 +89,14 @@ impl Reader for Moving {
             point: ReadPoint::at(epoch.next()),
             durable_epoch: Some(Epoch(7)),
         })
+    }
+
+    fn reached(&self, source: &str, _partition: u32, _offset: u64) -> Result<Option<Epoch>> {
+        Err(Error::invalid(format!("there is no source {source}")))
+    }
+
+    fn subscribe(&self, request: &SubscribeRequest) -> Result<Box<dyn Subscription>> {
+        Err(Error::invalid(format!("there is no view {}", request.view)))
     }
 
     fn status(&self) -> PipelineStatus {

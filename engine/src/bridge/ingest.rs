@@ -124,7 +124,7 @@ impl SourceInput {
     fn read(&mut self, rows_max: usize, ticket: Option<Epoch>, metrics: &Metrics, names: &Arc<[String]>, limits: &EngineConfig) -> Result<bool> {
         let polled = match self.source.poll(rows_max)? {
             Poll::Pending => return Ok(false),
-            Poll::Ended => {
+            Poll::Ended | Poll::PartitionEnded(_) => {
                 self.ended = true;
                 metrics.source(self.index, |counts| counts.ended = true);
                 return Ok(false);
@@ -477,7 +477,7 @@ impl Ingest {
                 let field = input.def.schema.field(column).name().clone();
                 let offset = (batch.position(row) & 0xff_ffff_ffff) - 1;
                 let reason = format!("event time is more than {MAX_SKEW_MS} ms ahead of the clock");
-                letters.push((ticket, DeadLetter { partition: 0, offset, field, reason, raw: Vec::new() }));
+                letters.push((ticket, DeadLetter { offset, field, reason, ..DeadLetter::default() }));
             }
         }
         input.bury(&letters, &self.metrics, &self.names)?;

@@ -77,7 +77,14 @@ impl PartitionClock {
                     for row in rows.clone() {
                         epochs.push(epoch);
                         let (field, raw) = (field.clone(), raw_record(&batch.rows, row));
-                        let letter = DeadLetter { partition: batch.partition, offset: record[0], field, reason: reason.to_string(), raw };
+                        let letter = DeadLetter {
+                            partition: batch.partition,
+                            offset: record[0],
+                            field,
+                            reason: reason.to_string(),
+                            raw,
+                            ..DeadLetter::default()
+                        };
                         dead_letters.push((Epoch(epoch), letter));
                     }
                     Fate::Dead
@@ -183,24 +190,13 @@ mod tests {
 
     use arrow::array::{ArrayRef, TimestampMillisecondArray};
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-    use freshet_core::{BadData, Encode, Format};
+    use freshet_core::{Encode, Format};
 
     use super::*;
 
     fn source(lateness_ms: Option<u64>) -> SourceDef {
-        SourceDef {
-            name: "s".into(),
-            schema: Arc::new(Schema::new(vec![Field::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None), true)])),
-            event_time: Some(0),
-            watermark_delay_ms: 0,
-            lateness_ms,
-            arrival: None,
-            connector: "memory".into(),
-            options: Default::default(),
-            format: Format::Plain,
-            encode: Encode::Json,
-            bad_data: BadData::DeadLetter,
-        }
+        let schema = Arc::new(Schema::new(vec![Field::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None), true)]));
+        SourceDef { event_time: Some(0), lateness_ms, ..SourceDef::new("s", schema, "memory", Format::Plain, Encode::Json) }
     }
 
     fn batch(times: &[Option<i64>]) -> SourceBatch {

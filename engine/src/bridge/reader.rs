@@ -9,9 +9,9 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema};
 use freshet_core::{
-    CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, NodeId, Op,
-    OperatorStatus, PipelineStatus, Plan, ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status, ViewKind,
-    ViewStatus,
+    CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, NodeId, ObjectState, Op,
+    OperatorStatus, PipelineStatus, Plan, ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status,
+    SubscribeRequest, Subscription, ViewKind, ViewStatus,
 };
 
 use crate::bridge::clock::machine_now;
@@ -151,7 +151,7 @@ impl EngineReader {
     fn model_status(&self, index: usize, name: &str) -> ModelStatus {
         let (live, versions) = self.routes.summary(index);
         let (rows, errors) = self.metrics.scored_by(index);
-        ModelStatus { name: name.to_string(), live, versions, rows, errors }
+        ModelStatus { name: name.to_string(), state: ObjectState::default(), live, versions, rows, errors }
     }
 
     /// From the rows of `runs(job)`: a job has few.
@@ -164,6 +164,7 @@ impl EngineReader {
         let running = self.metrics.jobs_running().get(name).copied();
         JobStatus {
             name: name.to_string(),
+            state: ObjectState::default(),
             runs: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
             promoted: batches.iter().map(promoted).sum(),
             running,
@@ -321,6 +322,14 @@ impl Reader for EngineReader {
         Err(Error::unavailable("the pipeline moves too fast for this read; try again"))
     }
 
+    fn reached(&self, source: &str, _partition: u32, _offset: u64) -> Result<Option<Epoch>> {
+        Err(Error::invalid(format!("source {source}: positions cannot be waited for in this build")))
+    }
+
+    fn subscribe(&self, request: &SubscribeRequest) -> Result<Box<dyn Subscription>> {
+        Err(Error::invalid(format!("view {}: there are no subscriptions in this build", request.view)))
+    }
+
     fn status(&self) -> PipelineStatus {
         let epoch = Epoch(self.metrics.epoch.load(Relaxed));
         let view = |index: usize, view: &freshet_core::ViewDef| {
@@ -329,6 +338,7 @@ impl Reader for EngineReader {
             let count = |name: &str| self.logs.get(name).map_or(0, |log| log.rows());
             ViewStatus {
                 name: view.name.clone(),
+                state: ObjectState::default(),
                 closed,
                 lag_ms: closed.map_or(0, |closed| epoch.0.saturating_sub(closed.0)),
                 rows: self.stores.get(&view.node).map_or_else(|| count(&view.name), |store| store.keys()),
@@ -337,6 +347,7 @@ impl Reader for EngineReader {
         };
         let sink = |index: usize, sink: &SinkThread| SinkStatus {
             name: sink.name.clone(),
+            state: ObjectState::default(),
             rows: self.metrics.rows_of_sink(index),
             queue_depth: sink.depth(),
             queue_limit: SINK_STEPS_MAX,

@@ -144,6 +144,7 @@ impl MemorySource {
             field: String::new(),
             reason: record.broken.clone().unwrap_or_default(),
             raw: format!("{:?}", record.values).into_bytes(),
+            ..DeadLetter::default()
         };
         let diffs = sound.iter().any(|record| record.diff != 1).then(|| sound.iter().map(|record| record.diff).collect());
         Ok(SourceBatch {

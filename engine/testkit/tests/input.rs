@@ -23,7 +23,7 @@ fn read_all(source: &mut dyn Source, batches_max: usize, next: &mut BTreeMap<u32
     while batches < batches_max {
         match source.poll(16).unwrap() {
             Poll::Ended => break,
-            Poll::Pending => {}
+            Poll::Pending | Poll::PartitionEnded(_) => {}
             Poll::Batch(batch) => {
                 batches += 1;
                 next.insert(batch.partition, batch.next_offset);
@@ -85,6 +85,7 @@ fn a_sink_in_memory_shows_what_was_flushed_and_cuts_off_what_was_not() {
         options: BTreeMap::new(),
         format: Format::Plain,
         encode: Encode::Json,
+        key: Vec::new(),
     };
     let connectors = MemoryConnectors::new(0);
     let mut out = connectors.open_sink(&sink).unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use freshet_core::{
-    AggregateCall, AggregateFunction, BadData, Column, Compare, Comparison, Encode, Error, Expr, ExprRef, FeatureColumn, FeatureSpec, Format,
-    LatestSpec, Literal, LookupPart, LookupTime, Node, NodeId, Op, Plan, RollingAggregate, RollingSpec, SourceDef, TemporalBound, Window, WindowEdge,
+    AggregateCall, AggregateFunction, Column, Compare, Comparison, Encode, Error, Expr, ExprRef, FeatureColumn, FeatureSpec, Format, LatestSpec,
+    Literal, LookupPart, LookupTime, Node, NodeId, Op, Plan, RollingAggregate, RollingSpec, SourceDef, TemporalBound, Window, WindowEdge,
 };
 use freshet_testkit::generate::{Shape, records};
 use freshet_testkit::{Interpreter, assign_epochs};
@@ -50,19 +50,8 @@ pub fn compare(schema: &SchemaRef, index: usize, comparison: Comparison, value: 
 /// (k text, n int, x float, e timestamp, ok bool)
 pub fn source(name: &str) -> SourceDef {
     let fields = [("k", DataType::Utf8), ("n", DataType::Int64), ("x", DataType::Float64), ("e", MS), ("ok", DataType::Boolean)];
-    SourceDef {
-        name: name.into(),
-        schema: Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec())),
-        event_time: Some(3),
-        watermark_delay_ms: 0,
-        lateness_ms: None,
-        arrival: None,
-        connector: "memory".into(),
-        options: Default::default(),
-        format: Format::Debezium,
-        encode: Encode::Json,
-        bad_data: BadData::DeadLetter,
-    }
+    let schema = Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec()));
+    SourceDef { event_time: Some(3), ..SourceDef::new(name, schema, "memory", Format::Debezium, Encode::Json) }
 }
 
 pub fn node(plan: &mut Plan, op: Op, inputs: &[NodeId], fields: Vec<Field>) -> NodeId {

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, Float64Array};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, TimeUnit};
 use freshet_connectors::BuiltIn;
 use freshet_core::{
-    BadData, ClockKind, Encode, Format, Metric, Missing, ModelDef, Node, NodeId, Op, Plan, RetrainingDef, RetrainingTrigger, SourceDef, TrainingMode,
+    ClockKind, Encode, Format, Metric, Missing, ModelDef, Node, NodeId, Op, Plan, RetrainingDef, RetrainingTrigger, SourceDef, TrainingMode,
     TrainingSetDef, Validation, ViewDef, ViewKind,
 };
 use freshet_engine::{Engine, EngineConfig, StepCut};
@@ -72,17 +72,9 @@ fn schema() -> Arc<Schema> {
 fn source_plan(data: &Path, view: &str) -> Plan {
     let mut plan = Plan { clock: ClockKind::Event, ..Plan::default() };
     plan.sources.push(SourceDef {
-        name: "rides".into(),
-        schema: schema(),
         event_time: Some(1),
-        watermark_delay_ms: 0,
-        lateness_ms: None,
-        arrival: None,
-        connector: "file".into(),
         options: [("path".to_string(), data.display().to_string())].into(),
-        format: Format::Plain,
-        encode: Encode::Json,
-        bad_data: BadData::DeadLetter,
+        ..SourceDef::new("rides", schema(), "file", Format::Plain, Encode::Json)
     });
     let node = plan.push(Node { op: Op::Source { source: 0 }, inputs: Vec::new(), schema: schema(), append_only: true });
     plan.views.push(ViewDef { name: view.into(), node, kind: ViewKind::Materialized, schema: schema(), entity: Vec::new() });

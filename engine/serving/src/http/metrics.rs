@@ -152,8 +152,8 @@ mod tests {
             sources: vec![SourceStatus { name: "rides".into(), dead_letters: vec![("not \"JSON\"".into(), 2)], ..SourceStatus::default() }],
             views: vec![ViewStatus { name: "delays".into(), lag_ms: 7, ..ViewStatus::default() }],
             checkpoint_age_ms: Some(3),
-            models: vec![ModelStatus { name: "late".into(), live: Some(2), versions: 3, rows: 9, errors: 1 }],
-            jobs: vec![JobStatus { name: "retrain".into(), runs: 4, promoted: 2, running: None }],
+            models: vec![ModelStatus { name: "late".into(), live: Some(2), versions: 3, rows: 9, errors: 1, ..ModelStatus::default() }],
+            jobs: vec![JobStatus { name: "retrain".into(), runs: 4, promoted: 2, ..JobStatus::default() }],
             ..PipelineStatus::default()
         };
         let histogram = Histogram::default();

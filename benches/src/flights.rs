@@ -30,6 +30,11 @@ pub fn plan(data: &Path) -> Result<Plan> {
     Ok(Plan { sinks: Vec::new(), ..program.plan })
 }
 
+/// The demo as it is, with its prediction file in this folder. Errors: of reading or compiling it.
+pub fn whole_loop(data: &Path, out: &Path) -> Result<Program> {
+    compiled(data, &read("pipeline.sql")?, out)
+}
+
 /// The demo up to its predictions, scored by a fixed version 1 from a file; without training, monitor, quality and sink, which are no part
 /// of what a score costs. Errors: of reading or compiling it, or a text that is cut elsewhere now.
 pub fn predictions(data: &Path, model: &Path) -> Result<Program> {
@@ -76,11 +81,16 @@ fn read(name: &str) -> Result<String> {
     std::fs::read_to_string(folder().join(name)).with_context(|| format!("reading {name}"))
 }
 
-#[allow(clippy::disallowed_methods, reason = "the trainer's Python, as ./dev names it")]
 fn program(data: &Path, pipeline: &str) -> Result<Program> {
+    compiled(data, pipeline, data)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the trainer's Python, as ./dev names it")]
+fn compiled(data: &Path, pipeline: &str, out: &Path) -> Result<Program> {
     let script = |name: &str, text: String| Script { name: name.into(), text };
     let scripts = [script("sources.sql", read("sources.sql")?), script("pipeline.sql", pipeline.to_string())];
     let python = std::env::var("FRESHET_PYTHON").unwrap_or_else(|_| "python3".to_string());
-    let variables = BTreeMap::from([("data".to_string(), data.display().to_string()), ("python".to_string(), python)]);
+    let variables = [("data", data.display().to_string()), ("out", out.display().to_string()), ("python", python)];
+    let variables = BTreeMap::from(variables.map(|(name, value)| (name.to_string(), value)));
     compile(&scripts, &variables, &BuiltIn).map_err(|error| anyhow!("{error}"))
 }

@@ -6,5 +6,5 @@
 mod flights;
 mod measure;
 
-pub use flights::{data_folder, first_model, plan, predictions, replay};
+pub use flights::{data_folder, first_model, plan, predictions, replay, whole_loop};
 pub use measure::{Clock, Measurement, Series, Spread, Variant, interleaved, process_clock};

@@ -230,6 +230,9 @@ pub struct PushSource {
     pub encode: Encode,
     /// The key of HMAC-SHA256 over the body, if requests must be signed.
     pub secret: Option<Vec<u8>>,
+    /// Bytes taken and not read yet, and how many there may be.
+    pub queue_bytes: usize,
+    pub queue_bytes_max: usize,
 }
 
 /// Rows for one source.
@@ -245,7 +248,7 @@ pub struct Push {
 pub enum PushBody {
     /// Columns by name; a missing one is NULL.
     Rows(RecordBatch),
-    /// Records in this encoding, one a line where it has lines.
+    /// Records in this encoding, one a line where it has lines; CSV with a header unless the source says otherwise.
     Bytes(Encode, Vec<u8>),
 }
 
@@ -256,6 +259,8 @@ pub struct Pushed {
     /// Offset behind the last record: a read that waits for it sees them all.
     pub position: u64,
     pub records: u64,
+    /// How many of the records became dead letters (C3).
+    pub dead_letters: u64,
     /// The rows were there already.
     pub duplicate: bool,
 }

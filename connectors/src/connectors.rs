@@ -12,8 +12,8 @@ pub struct BuiltIn;
 impl Connectors for BuiltIn {
     fn check_source(&self, def: &SourceDef) -> Result<(), OptionError> {
         check_name(&def.connector)?;
-        options::check_names(&def.options, &known(def.encode, &["bad_data"]))?;
-        let path = options::required(&def.options, PATH, "the file, folder or glob to read")?;
+        options::check_names("file", def.options.keys(), &known(def.encode, &["bad_data"]))?;
+        let path = options::required("file", &def.options, PATH, "the file, folder or glob to read")?;
         store::Location::parse(path).map_err(|message| options::wrong(PATH, message))?;
         if def.format == Format::Debezium && def.encode != Encode::Json {
             return Err(combination(def.encode, "FORMAT DEBEZIUM is read from ENCODE JSON only"));
@@ -29,8 +29,8 @@ impl Connectors for BuiltIn {
 
     fn check_sink(&self, def: &SinkDef) -> Result<(), OptionError> {
         check_name(&def.connector)?;
-        options::check_names(&def.options, &known(def.encode, &[]))?;
-        let path = options::required(&def.options, PATH, "the file to write")?;
+        options::check_names("file", def.options.keys(), &known(def.encode, &[]))?;
+        let path = options::required("file", &def.options, PATH, "the file to write")?;
         if path.contains('*') {
             return Err(options::wrong(PATH, format!("a sink writes one place, but path '{path}' has a *")));
         }
@@ -74,7 +74,7 @@ fn known(encode: Encode, more: &[&'static str]) -> Vec<&'static str> {
     names
 }
 
-fn combination(encode: Encode, rule: &str) -> OptionError {
+pub fn combination(encode: Encode, rule: &str) -> OptionError {
     let name = match encode {
         Encode::Json => "JSON",
         Encode::Csv => "CSV",

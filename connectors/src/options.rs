@@ -43,32 +43,36 @@ pub fn wrong(option: &str, message: impl Into<String>) -> OptionError {
     OptionError { option: Some(option.to_string()), message: message.into() }
 }
 
-pub fn required<'a>(options: &'a Options, name: &str, meaning: &str) -> Result<&'a str, OptionError> {
+pub fn required<'a>(connector: &str, options: &'a Options, name: &str, meaning: &str) -> Result<&'a str, OptionError> {
     match options.get(name).map(String::as_str) {
-        None => Err(OptionError { option: None, message: format!("the file connector needs {name} = '…', {meaning}") }),
+        None => Err(OptionError { option: None, message: format!("the {connector} connector needs {name} = '…', {meaning}") }),
         Some("") => Err(wrong(name, format!("{name} is empty; it must be {meaning}"))),
         Some(value) => Ok(value),
     }
 }
 
 /// Refuses the first option that is not known, naming the nearest that is.
-pub fn check_names(options: &Options, known: &[&'static str]) -> Result<(), OptionError> {
-    for name in options.keys() {
+pub fn check_names<'a>(connector: &str, options: impl IntoIterator<Item = &'a String>, known: &[&str]) -> Result<(), OptionError> {
+    for name in options {
         if known.contains(&name.as_str()) {
             continue;
         }
         if CSV.contains(&name.as_str()) {
             return Err(wrong(name, format!("option {name} belongs to ENCODE CSV; remove it or use ENCODE CSV")));
         }
-        let nearest = known.iter().min_by_key(|candidate| distance(candidate, name)).expect("path is always known");
-        let hint = if distance(nearest, name) <= 1 + nearest.len() / 3 {
-            format!("did you mean {nearest}?")
-        } else {
-            format!("known are {}", known.join(", "))
+        let hint = match nearest(name, known) {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => format!("known are {}", known.join(", ")),
         };
-        return Err(wrong(name, format!("the file connector has no option {name}; {hint}")));
+        return Err(wrong(name, format!("the {connector} connector has no option {name}; {hint}")));
     }
     Ok(())
+}
+
+/// The known name that was probably meant.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let nearest = known.iter().copied().min_by_key(|candidate| distance(candidate, name))?;
+    (distance(nearest, name) <= 1 + nearest.len() / 3).then_some(nearest)
 }
 
 /// How many insertions, deletions and substitutions turn one name into the other.
@@ -97,11 +101,11 @@ mod tests {
 
     #[test]
     fn unknown_option_names_the_nearest_known_one() {
-        let error = check_names(&options(&[("pth", "x")]), &[PATH, "header"]).unwrap_err();
+        let error = check_names("file", options(&[("pth", "x")]).keys(), &[PATH, "header"]).unwrap_err();
         assert_eq!(error.message, "the file connector has no option pth; did you mean path?");
-        let error = check_names(&options(&[("bootstrap.servers", "x")]), &[PATH]).unwrap_err();
+        let error = check_names("file", options(&[("bootstrap.servers", "x")]).keys(), &[PATH]).unwrap_err();
         assert_eq!(error.message, "the file connector has no option bootstrap.servers; known are path");
-        let error = check_names(&options(&[("header", "x")]), &[PATH]).unwrap_err();
+        let error = check_names("file", options(&[("header", "x")]).keys(), &[PATH]).unwrap_err();
         assert_eq!(error.message, "option header belongs to ENCODE CSV; remove it or use ENCODE CSV");
     }
 

@@ -1,5 +1,7 @@
 //! What a script may name in `connector = …`. In: declarations. Out: opened sources and sinks, or the option that is wrong.
 
+use std::sync::Arc;
+
 use freshet_core::{Connectors, Encode, Error, Format, OptionError, Result, Sink, SinkDef, Source, SourceDef};
 
 use crate::options::{self, CSV, PATH};
@@ -55,6 +57,10 @@ impl Connectors for BuiltIn {
     fn open_sink(&self, def: &SinkDef) -> Result<Box<dyn Sink>> {
         self.check_sink(def).map_err(|error| Error::invalid(format!("sink {}: {}", def.name, error.message)))?;
         sink::open(def)
+    }
+
+    fn shared(&self) -> Option<Arc<dyn Connectors>> {
+        Some(Arc::new(*self))
     }
 }
 

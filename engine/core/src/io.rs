@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -60,7 +61,7 @@ impl SourceDef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataColumn {
     pub column: usize,
-    /// Lower case, for example `timestamp`, `offset`, `partition`, `topic`, `key`, `headers`, `header.trace`, `level.2`; the connector says
+    /// Lower case but for the name of a header itself, for example `timestamp`, `offset`, `partition`, `topic`, `key`, `headers`, `header.trace`, `level.2`; the connector says
     /// which it has and of what types.
     pub name: String,
 }
@@ -190,6 +191,12 @@ pub trait Source: Send {
         Ok(Some(vec![0]))
     }
 
+    /// The engine has enough of this partition for now, because others are behind it, or wants more of it again. A source that cannot read
+    /// one partition without the other goes on as it was.
+    fn pause(&mut self, _partition: u32, _paused: bool) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything of the partition before `offset` has been taken in, and survives a crash as far as the pipeline does: who sent it may
     /// forget it. Called now and then, with growing offsets.
     fn accepted(&mut self, _partition: u32, _offset: u64) -> Result<()> {
@@ -280,9 +287,19 @@ pub trait Sink: Send {
 /// What is wrong with a WITH option; the caller knows where it stands in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionError {
-    /// The option to point at; None: the whole statement.
+    /// The option to point at, or `metadata.NAME` for the column of that metadata; None: the whole statement.
     pub option: Option<String>,
     pub message: String,
+}
+
+impl OptionError {
+    /// Stands before the name of a metadata column in `option`.
+    pub const METADATA: &'static str = "metadata.";
+
+    /// Points at the column that this metadata fills.
+    pub fn metadata(name: &str, message: impl Into<String>) -> OptionError {
+        OptionError { option: Some(format!("{}{name}", OptionError::METADATA)), message: message.into() }
+    }
 }
 
 /// The connectors of this build. `check_*` at CREATE, `open_*` at start.
@@ -292,4 +309,10 @@ pub trait Connectors: Debug + Send + Sync {
     /// Errors: Invalid or Unavailable, naming the source and its path or address.
     fn open_source(&self, source: &SourceDef) -> Result<Box<dyn Source>>;
     fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>>;
+
+    /// These connectors for longer than a call: what is Unavailable at start is then opened later, when it is there. None: that is an error
+    /// of the start.
+    fn shared(&self) -> Option<Arc<dyn Connectors>> {
+        None
+    }
 }

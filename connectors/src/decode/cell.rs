@@ -11,6 +11,8 @@ pub enum Cell<'a> {
     /// Above i64.
     UInt(u64),
     Float(f64),
+    /// Milliseconds since 1970: what connectors know of a record's time.
+    Instant(i64),
     Text(Cow<'a, str>),
     Raw(Cow<'a, str>),
     /// An object or an array, by that name.
@@ -25,6 +27,7 @@ impl std::fmt::Display for Cell<'_> {
             Cell::Int(value) => write!(f, "{value}"),
             Cell::UInt(value) => write!(f, "{value}"),
             Cell::Float(value) => write!(f, "{value:?}"),
+            Cell::Instant(millis) => write!(f, "the time {millis} ms"),
             Cell::Text(text) => write!(f, "the string \"{}\"", shortened(text)),
             Cell::Raw(text) => write!(f, "\"{}\"", shortened(text)),
             Cell::Nested(name) => write!(f, "an {name}"),

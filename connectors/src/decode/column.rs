@@ -113,8 +113,24 @@ impl ColumnBuilder {
         Ok(())
     }
 
-    fn push_null(&mut self) {
+    pub fn len(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// Whether the last cell is not NULL.
+    pub fn ends_valid(&self) -> bool {
+        self.valid.last() == Some(&true)
+    }
+
+    pub fn push_null(&mut self) {
+        self.push_zero();
+        self.valid.pop();
         self.valid.push(false);
+    }
+
+    /// Zero, nothing, the beginning of time: what stands where no value matters.
+    pub fn push_zero(&mut self) {
+        self.valid.push(true);
         match &mut self.values {
             Values::Bool(values) => values.push(false),
             Values::Int(values) => values.push(0),
@@ -201,7 +217,7 @@ fn boolean(cell: &Cell) -> Option<bool> {
 /// JSON has one kind of number: 2.0 is an integer, 2.5 is none.
 fn integer(cell: &Cell) -> Option<i64> {
     match cell {
-        Cell::Int(value) => Some(*value),
+        Cell::Int(value) | Cell::Instant(value) => Some(*value),
         Cell::Float(value) if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 => Some(*value as i64),
         Cell::Raw(text) => text.trim().parse().ok(),
         _ => None,
@@ -281,6 +297,14 @@ fn date(cell: &Cell) -> Option<i64> {
 fn timestamp(unit: TimeUnit, cell: &Cell) -> Option<i64> {
     let text = match cell {
         Cell::Int(value) => return Some(*value),
+        Cell::Instant(millis) => {
+            return match unit {
+                TimeUnit::Second => Some(millis.div_euclid(1_000)),
+                TimeUnit::Millisecond => Some(*millis),
+                TimeUnit::Microsecond => millis.checked_mul(1_000),
+                TimeUnit::Nanosecond => millis.checked_mul(1_000_000),
+            };
+        }
         Cell::Raw(text) if text.trim().parse::<i64>().is_ok() => return text.trim().parse().ok(),
         Cell::Text(text) | Cell::Raw(text) => text.trim(),
         _ => return None,

@@ -4,30 +4,33 @@ use std::borrow::Cow;
 
 use arrow::datatypes::SchemaRef;
 
-use super::{Cell, Decoder, Fault, Rows};
+use super::record::{Refusal, RowDecoder};
+use super::{Cell, Fault, Rows};
 use crate::options::Csv;
 
 pub struct CsvDecoder {
     options: Csv,
     schema: SchemaRef,
+    columns: Vec<usize>,
     /// For each field of a record the column it goes to.
     targets: Vec<Option<usize>>,
 }
 
 impl CsvDecoder {
-    pub fn new(schema: SchemaRef, options: Csv) -> CsvDecoder {
-        let targets = (0..schema.fields().len()).map(Some).collect();
-        CsvDecoder { options, schema, targets }
+    /// Reads these columns of the schema; without a header, in this order.
+    pub fn new(schema: SchemaRef, columns: &[usize], options: Csv) -> CsvDecoder {
+        let targets = columns.iter().copied().map(Some).collect();
+        CsvDecoder { options, schema, columns: columns.to_vec(), targets }
     }
 }
 
-impl Decoder for CsvDecoder {
+impl RowDecoder for CsvDecoder {
     fn begin(&mut self, header: Option<&[u8]>) -> Result<(), String> {
         let Some(header) = header else { return Ok(()) };
         let text = std::str::from_utf8(header).map_err(|_| "its header is not UTF-8".to_string())?;
         let fields = split(text, self.options.delimiter).map_err(|reason| format!("its header cannot be read: {reason}"))?;
         let names: Vec<&str> = fields.iter().map(|field| field.text.trim()).collect();
-        for field in self.schema.fields() {
+        for field in self.columns.iter().map(|column| self.schema.field(*column)) {
             if !names.contains(&field.name().as_str()) {
                 let found = names.join(", ");
                 return Err(format!(
@@ -36,25 +39,25 @@ impl Decoder for CsvDecoder {
                 ));
             }
         }
-        self.targets = names.iter().map(|name| self.schema.index_of(name).ok()).collect();
+        let column = |name: &&str| self.columns.iter().copied().find(|column| self.schema.field(*column).name() == name);
+        self.targets = names.iter().map(column).collect();
         Ok(())
     }
 
-    fn decode(&mut self, record: &[u8], offset: u64, rows: &mut Rows) -> Result<(), Fault> {
-        let text = std::str::from_utf8(record).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
+    fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
+        let text = std::str::from_utf8(payload).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
         let fields = split(text, self.options.delimiter).map_err(Fault::of_record)?;
         if fields.len() != self.targets.len() {
-            return Err(Fault::of_record(format!("expected {} fields, found {}", self.targets.len(), fields.len())));
+            return Err(Fault::of_record(format!("expected {} fields, found {}", self.targets.len(), fields.len())).into());
         }
-        let mut cells = vec![Cell::Null; self.schema.fields().len()];
         for (field, target) in fields.into_iter().zip(&self.targets) {
             if let Some(column) = target
                 && (field.quoted || field.text != self.options.null)
             {
-                cells[*column] = Cell::Raw(field.text);
+                rows.set(*column, &Cell::Raw(field.text))?;
             }
         }
-        rows.push(&cells, 1, offset)
+        Ok(())
     }
 }
 

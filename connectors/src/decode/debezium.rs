@@ -6,46 +6,64 @@ use arrow::datatypes::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::json::{CellSeed, Names, ObjectSeed, parse};
-use super::{Cell, Decoder, Fault, Rows};
+use super::record::{ChangeDecoder, Refusal, RowEnd};
+use super::{Cell, Fault, Rows};
 
 pub struct DebeziumDecoder {
     names: Names,
 }
 
 impl DebeziumDecoder {
-    pub fn new(schema: &Schema) -> DebeziumDecoder {
-        DebeziumDecoder { names: Names::new(schema) }
+    /// Reads these columns of the schema.
+    pub fn new(schema: &Schema, columns: &[usize]) -> DebeziumDecoder {
+        DebeziumDecoder { names: Names::new(schema, columns) }
     }
 }
 
-impl Decoder for DebeziumDecoder {
+impl ChangeDecoder for DebeziumDecoder {
     /// An update is a retraction and an insertion at one offset. A tombstone (null) is nothing.
-    fn decode(&mut self, record: &[u8], offset: u64, rows: &mut Rows) -> Result<(), Fault> {
-        let Some(envelope) = parse(record, EnvelopeSeed(&self.names))? else { return Ok(()) };
+    fn changes(&mut self, payload: &[u8], rows: &mut Rows, end: &mut RowEnd) -> Result<(), Refusal> {
+        let Some(envelope) = parse(payload, EnvelopeSeed(&self.names))? else { return Ok(()) };
         let op = match &envelope.op {
             Cell::Text(op) => op.as_ref(),
-            Cell::Null => return Err(fault("op", "missing: a Debezium record has op, before and after")),
-            other => return Err(fault("op", format!("expected c, r, u or d, found {other}"))),
+            Cell::Null => return Err(Fault::new("op", "missing: a Debezium record has op, before and after").into()),
+            other => return Err(Fault::new("op", format!("expected c, r, u or d, found {other}")).into()),
         };
-        let (retracts, inserts) = match op {
-            "c" | "r" => (false, true),
-            "u" => (true, true),
-            "d" => (true, false),
-            other => return Err(fault("op", format!("expected c, r, u or d, found \"{other}\""))),
-        };
+        let (retracts, inserts) = effect(op)?;
         if retracts {
-            let reason = format!("missing in op {op}: the upstream table must log whole old rows (PostgreSQL: REPLICA IDENTITY FULL)");
-            rows.push(&envelope.before.ok_or_else(|| fault("before", reason))?, -1, offset)?;
+            self.fill(envelope.before.ok_or_else(|| no_before(op))?, rows)?;
+            end(rows, -1)?;
         }
         if inserts {
-            rows.push(&envelope.after.ok_or_else(|| fault("after", format!("missing in op {op}")))?, 1, offset)?;
+            self.fill(envelope.after.ok_or_else(|| no_after(op))?, rows)?;
+            end(rows, 1)?;
         }
         Ok(())
     }
 }
 
-fn fault(field: &str, reason: impl Into<String>) -> Fault {
-    Fault { field: field.into(), reason: reason.into() }
+impl DebeziumDecoder {
+    fn fill(&self, cells: Vec<Cell>, rows: &mut Rows) -> Result<(), Fault> {
+        self.names.columns().iter().zip(&cells).try_for_each(|(column, cell)| rows.set(*column, cell))
+    }
+}
+
+/// Whether an operation takes a row back, and whether it brings one.
+pub fn effect(op: &str) -> Result<(bool, bool), Fault> {
+    match op {
+        "c" | "r" => Ok((false, true)),
+        "u" => Ok((true, true)),
+        "d" => Ok((true, false)),
+        other => Err(Fault::new("op", format!("expected c, r, u or d, found \"{other}\""))),
+    }
+}
+
+pub fn no_before(op: &str) -> Fault {
+    Fault::new("before", format!("missing in op {op}: the upstream table must log whole old rows (PostgreSQL: REPLICA IDENTITY FULL)"))
+}
+
+pub fn no_after(op: &str) -> Fault {
+    Fault::new("after", format!("missing in op {op}"))
 }
 
 struct Envelope<'de> {

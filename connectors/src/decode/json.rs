@@ -7,22 +7,32 @@ use std::fmt;
 use arrow::datatypes::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Cell, Decoder, Fault, Rows};
+use super::record::{Refusal, RowDecoder};
+use super::{Cell, Fault, Rows};
 
 pub struct JsonDecoder {
     names: Names,
 }
 
 impl JsonDecoder {
-    pub fn new(schema: &Schema) -> JsonDecoder {
-        JsonDecoder { names: Names::new(schema) }
+    /// Reads these columns of the schema.
+    pub fn new(schema: &Schema, columns: &[usize]) -> JsonDecoder {
+        JsonDecoder { names: Names::new(schema, columns) }
+    }
+
+    pub fn columns(&self) -> &[usize] {
+        &self.names.columns
     }
 }
 
-impl Decoder for JsonDecoder {
-    fn decode(&mut self, record: &[u8], offset: u64, rows: &mut Rows) -> Result<(), Fault> {
-        let cells = parse(record, ObjectSeed(&self.names))?;
-        rows.push(&cells, 1, offset)
+impl RowDecoder for JsonDecoder {
+    fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
+        let mut fault = None;
+        let seed = RowSeed { names: &self.names, rows, fault: &mut fault };
+        match parse(payload, seed) {
+            Ok(()) => Ok(()),
+            Err(of_record) => Err(Refusal::Fault(fault.unwrap_or(of_record))),
+        }
     }
 }
 
@@ -40,19 +50,28 @@ pub fn parse<'de, S: DeserializeSeed<'de>>(record: &'de [u8], seed: S) -> Result
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let sentence = text.split(" at line ").next().unwrap_or(&text);
+    if sentence == "number out of range" {
+        return format!("{sentence} at byte {}", error.column());
+    }
     if error.is_data() { sentence.to_string() } else { format!("not a JSON object: {sentence} at byte {}", error.column()) }
 }
 
 /// Columns by name.
 pub struct Names {
-    indexes: HashMap<String, usize>,
+    /// Name to place in `columns`.
+    places: HashMap<String, usize>,
     names: Vec<String>,
+    columns: Vec<usize>,
 }
 
 impl Names {
-    pub fn new(schema: &Schema) -> Names {
-        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Names { indexes: names.iter().cloned().zip(0..).collect(), names }
+    pub fn new(schema: &Schema, columns: &[usize]) -> Names {
+        let names: Vec<String> = columns.iter().map(|column| schema.field(*column).name().clone()).collect();
+        Names { places: names.iter().cloned().zip(0..).collect(), names, columns: columns.to_vec() }
+    }
+
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
     }
 
     /// Members mostly come in the order of the columns: `expected` is tried before the table.
@@ -60,11 +79,52 @@ impl Names {
         if self.names.get(expected).is_some_and(|candidate| candidate == name) {
             return Some(expected);
         }
-        self.indexes.get(name).copied()
+        self.places.get(name).copied()
     }
 }
 
-/// An object as a cell per column.
+/// An object straight into the row under construction. A member that stands twice counts as the last one says.
+struct RowSeed<'s> {
+    names: &'s Names,
+    rows: &'s mut Rows,
+    /// Why a value did not fit; serde's own errors carry text only.
+    fault: &'s mut Option<Fault>,
+}
+
+impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object with a member per column")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let mut expected = 0;
+        while let Some(place) = members.next_key_seed(NameSeed { names: self.names, expected })? {
+            let Some(place) = place else {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let cell = members.next_value_seed(CellSeed)?;
+            if let Err(fault) = self.rows.set(self.names.columns[place], &cell) {
+                *self.fault = Some(fault);
+                return Err(A::Error::custom("a value does not fit its column"));
+            }
+            expected = place + 1;
+        }
+        Ok(())
+    }
+}
+
+/// An object as a cell per column, for rows that are not yet known to count.
 pub struct ObjectSeed<'n>(pub &'n Names);
 
 impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
@@ -85,11 +145,11 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut cells = vec![Cell::Null; self.0.names.len()];
         let mut expected = 0;
-        while let Some(column) = members.next_key_seed(NameSeed { names: self.0, expected })? {
-            match column {
-                Some(column) => {
-                    cells[column] = members.next_value_seed(CellSeed)?;
-                    expected = column + 1;
+        while let Some(place) = members.next_key_seed(NameSeed { names: self.0, expected })? {
+            match place {
+                Some(place) => {
+                    cells[place] = members.next_value_seed(CellSeed)?;
+                    expected = place + 1;
                 }
                 None => {
                     members.next_value::<IgnoredAny>()?;
@@ -100,7 +160,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     }
 }
 
-/// The name of a member as the index of its column.
+/// The name of a member as the place of its column.
 struct NameSeed<'n> {
     names: &'n Names,
     expected: usize,

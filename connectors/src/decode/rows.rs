@@ -1,4 +1,4 @@
-//! Rows under construction. In: cells of one record. Out: a `SourceBatch`; a record is taken whole or becomes a dead letter.
+//! Rows under construction. In: cells of one record, column by column. Out: a `SourceBatch`; a record is taken whole or becomes a dead letter.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -6,6 +6,14 @@ use freshet_core::{DeadLetter, Result, SourceBatch};
 
 use super::Cell;
 use super::column::ColumnBuilder;
+use super::record::Record;
+
+/// Records of one decoded batch, at most: what the engine asks for at a time.
+pub const BATCH_RECORDS_MAX: usize = 8192;
+/// Bytes of records behind one decoded batch, at most and but for its last record: large records must not multiply by 8192.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+/// What a dead letter keeps of its record.
+pub const RAW_BYTES_MAX: usize = 64 << 10;
 
 /// Why a record cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,27 +24,39 @@ pub struct Fault {
 }
 
 impl Fault {
+    pub fn new(field: &str, reason: impl Into<String>) -> Fault {
+        Fault { field: field.into(), reason: reason.into() }
+    }
+
     pub fn of_record(reason: impl Into<String>) -> Fault {
-        Fault { field: String::new(), reason: reason.into() }
+        Fault::new("", reason)
     }
 }
 
+/// The rows and dead letters of one partition since the last `finish`.
 pub struct Rows {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     diffs: Vec<i64>,
     offsets: Vec<u64>,
     dead_letters: Vec<DeadLetter>,
+    bytes: usize,
 }
 
 impl Rows {
+    /// Panics if a type did not pass `check_types`.
     pub fn new(schema: SchemaRef) -> Rows {
         let columns = schema.fields().iter().map(|field| ColumnBuilder::new(field.data_type())).collect();
-        Rows { schema, columns, diffs: Vec::new(), offsets: Vec::new(), dead_letters: Vec::new() }
+        Rows { schema, columns, diffs: Vec::new(), offsets: Vec::new(), dead_letters: Vec::new(), bytes: 0 }
     }
 
+    /// Finished rows.
     pub fn len(&self) -> usize {
         self.offsets.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records() == 0
     }
 
     /// Rows and dead letters.
@@ -44,20 +64,58 @@ impl Rows {
         self.offsets.len() + self.dead_letters.len()
     }
 
-    /// One row, a cell per column of the schema. On a fault the row is half written: `cut_back` to the length before.
-    pub fn push(&mut self, cells: &[Cell], diff: i64, offset: u64) -> Result<(), Fault> {
-        assert_eq!(cells.len(), self.columns.len());
-        for ((column, cell), field) in self.columns.iter_mut().zip(cells).zip(self.schema.fields()) {
-            if *cell == Cell::Null && !field.is_nullable() {
-                return Err(Fault { field: field.name().clone(), reason: "NULL or missing, but the column is NOT NULL".into() });
+    /// True once a batch is as large as one should be: time for `finish`.
+    pub fn is_full(&self) -> bool {
+        self.records() >= BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// A cell of the row under construction; a second one takes the first one's place. Faults: the cell does not fit its column.
+    pub fn set(&mut self, column: usize, cell: &Cell) -> Result<(), Fault> {
+        let builder = &mut self.columns[column];
+        if builder.len() > self.offsets.len() {
+            builder.truncate(self.offsets.len());
+        }
+        builder.push(cell).map_err(|reason| Fault::new(self.schema.field(column).name(), reason))
+    }
+
+    /// Whether the row under construction has a value here that is not NULL.
+    pub fn is_set(&self, column: usize) -> bool {
+        let builder = &self.columns[column];
+        builder.len() > self.offsets.len() && builder.ends_valid()
+    }
+
+    /// Ends the row under construction; columns without a cell are NULL. Faults: a NULL in a column that is NOT NULL.
+    pub fn end_row(&mut self, diff: i64, offset: u64) -> Result<(), Fault> {
+        let len = self.offsets.len();
+        for (builder, field) in self.columns.iter_mut().zip(self.schema.fields()) {
+            if builder.len() == len {
+                builder.push_null();
             }
-            column.push(cell).map_err(|reason| Fault { field: field.name().clone(), reason })?;
+            if !field.is_nullable() && !builder.ends_valid() {
+                return Err(Fault::new(field.name(), "NULL or missing, but the column is NOT NULL"));
+            }
         }
         self.diffs.push(diff);
         self.offsets.push(offset);
         Ok(())
     }
 
+    /// Ends a row that stands for a key only: its other columns are NULL, or their type's zero where they are NOT NULL.
+    pub fn end_key_row(&mut self, key: &[usize], diff: i64, offset: u64) -> Result<(), Fault> {
+        for (column, field) in self.schema.fields().iter().enumerate() {
+            if !key.contains(&column) && !field.is_nullable() && !self.is_set(column) {
+                self.columns[column].truncate(self.offsets.len());
+                self.columns[column].push_zero();
+            }
+        }
+        self.end_row(diff, offset)
+    }
+
+    /// Forgets the row under construction and every row after the first `len`.
     pub fn cut_back(&mut self, len: usize) {
         for column in &mut self.columns {
             column.truncate(len);
@@ -66,22 +124,42 @@ impl Rows {
         self.offsets.truncate(len);
     }
 
-    pub fn bury(&mut self, fault: Fault, offset: u64, raw: &[u8]) {
-        self.dead_letters.push(DeadLetter { offset, field: fault.field, reason: fault.reason, raw: raw.to_vec(), ..DeadLetter::default() });
+    /// Sets a record aside.
+    pub fn bury(&mut self, fault: Fault, record: &Record) {
+        let payload = record.payload.unwrap_or_default();
+        self.dead_letters.push(DeadLetter {
+            partition: 0,
+            offset: record.offset,
+            origin: record.origin.to_string(),
+            field: fault.field,
+            reason: fault.reason,
+            raw: payload[..payload.len().min(RAW_BYTES_MAX)].to_vec(),
+            key: record.key.map(|key| key[..key.len().min(RAW_BYTES_MAX)].to_vec()),
+        });
     }
 
-    /// The rows so far; nothing is left behind.
-    pub fn finish(&mut self, next_offset: u64) -> Result<SourceBatch> {
+    /// Counts a record's bytes towards `is_full`.
+    pub(super) fn weigh(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// The rows and dead letters so far; nothing is left behind.
+    pub fn finish(&mut self, partition: u32, next_offset: u64) -> Result<SourceBatch> {
         let columns = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         let diffs = std::mem::take(&mut self.diffs);
         let offsets = std::mem::take(&mut self.offsets);
+        let mut dead_letters = std::mem::take(&mut self.dead_letters);
+        for letter in &mut dead_letters {
+            letter.partition = partition;
+        }
+        self.bytes = 0;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(offsets.len()));
         Ok(SourceBatch {
-            partition: 0,
+            partition,
             rows: RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?,
             diffs: diffs.iter().any(|diff| *diff != 1).then_some(diffs),
             offsets,
-            dead_letters: std::mem::take(&mut self.dead_letters),
+            dead_letters,
             next_offset,
         })
     }

@@ -60,6 +60,11 @@ impl Cells {
         })
     }
 
+    /// Every column of a batch.
+    pub fn of_all(rows: &RecordBatch) -> Result<Vec<Cells>> {
+        rows.columns().iter().map(Cells::of).collect()
+    }
+
     pub fn is_null(&self, row: usize) -> bool {
         match self {
             Cells::Null => true,

@@ -17,6 +17,22 @@ impl CsvRows {
     pub fn new(schema: &Schema, options: Csv) -> CsvRows {
         CsvRows { names: schema.fields().iter().map(|field| field.name().clone()).collect(), options, field: Vec::new() }
     }
+
+    /// One row without its line end.
+    pub fn write_record(&mut self, columns: &[Cells], row: usize, out: &mut Vec<u8>) {
+        for (index, cells) in columns.iter().enumerate() {
+            if index > 0 {
+                out.push(self.options.delimiter);
+            }
+            if cells.is_null(row) {
+                out.extend_from_slice(self.options.null.as_bytes());
+                continue;
+            }
+            self.field.clear();
+            cells.write(row, &mut self.field);
+            write_field(&self.field, &self.options, out);
+        }
+    }
 }
 
 impl TextEncoder for CsvRows {
@@ -35,21 +51,10 @@ impl TextEncoder for CsvRows {
     }
 
     fn encode(&mut self, changes: &Batch, out: &mut Vec<u8>) -> Result<()> {
-        let columns = changes.rows().columns().iter().map(Cells::of).collect::<Result<Vec<_>>>()?;
+        let columns = Cells::of_all(changes.rows())?;
         for row in 0..changes.len() {
             for _ in 0..changes.diff(row) {
-                for (index, cells) in columns.iter().enumerate() {
-                    if index > 0 {
-                        out.push(self.options.delimiter);
-                    }
-                    if cells.is_null(row) {
-                        out.extend_from_slice(self.options.null.as_bytes());
-                        continue;
-                    }
-                    self.field.clear();
-                    cells.write(row, &mut self.field);
-                    write_field(&self.field, &self.options, out);
-                }
+                self.write_record(&columns, row, out);
                 out.push(b'\n');
             }
         }

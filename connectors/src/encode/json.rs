@@ -2,28 +2,55 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use freshet_core::{Batch, Result};
+use freshet_core::{Batch, Epoch, Result};
 
 use super::TextEncoder;
 use super::columns::{Cells, write_int};
 
+/// Rows as objects, one at a time.
+pub struct JsonObject {
+    members: Vec<Vec<u8>>,
+}
+
+impl JsonObject {
+    pub fn new(schema: &Schema) -> JsonObject {
+        JsonObject { members: members(schema) }
+    }
+
+    /// `columns` are those of the schema.
+    pub fn write(&self, columns: &[Cells], row: usize, out: &mut Vec<u8>) {
+        write_object(&self.members, columns, row, out);
+    }
+
+    /// The object inside a change, as FORMAT DEBEZIUM has it.
+    pub fn write_change(&self, columns: &[Cells], row: usize, inserted: bool, epoch: Epoch, out: &mut Vec<u8>) {
+        let (begin, side): (&[u8], &[u8]) =
+            if inserted { (b"{\"op\":\"c\",\"epoch\":", b",\"after\":") } else { (b"{\"op\":\"d\",\"epoch\":", b",\"before\":") };
+        out.extend_from_slice(begin);
+        out.extend_from_slice(itoa::Buffer::new().format(epoch.0).as_bytes());
+        out.extend_from_slice(side);
+        self.write(columns, row, out);
+        out.push(b'}');
+    }
+}
+
 /// FORMAT PLAIN. The caller has checked that nothing is retracted.
 pub struct JsonRows {
-    members: Vec<Vec<u8>>,
+    object: JsonObject,
 }
 
 impl JsonRows {
     pub fn new(schema: &Schema) -> JsonRows {
-        JsonRows { members: members(schema) }
+        JsonRows { object: JsonObject::new(schema) }
     }
 }
 
 impl TextEncoder for JsonRows {
     fn encode(&mut self, changes: &Batch, out: &mut Vec<u8>) -> Result<()> {
-        let columns = columns(changes.rows())?;
+        let columns = Cells::of_all(changes.rows())?;
         for row in 0..changes.len() {
             for _ in 0..changes.diff(row) {
-                write_object(&self.members, &columns, row, out);
+                self.object.write(&columns, row, out);
                 out.push(b'\n');
             }
         }
@@ -33,28 +60,23 @@ impl TextEncoder for JsonRows {
 
 /// FORMAT DEBEZIUM: {"op":"c","epoch":…,"after":{…}} and {"op":"d","epoch":…,"before":{…}}; a row inserted twice is two lines.
 pub struct DebeziumRows {
-    members: Vec<Vec<u8>>,
+    object: JsonObject,
 }
 
 impl DebeziumRows {
     pub fn new(schema: &Schema) -> DebeziumRows {
-        DebeziumRows { members: members(schema) }
+        DebeziumRows { object: JsonObject::new(schema) }
     }
 }
 
 impl TextEncoder for DebeziumRows {
     fn encode(&mut self, changes: &Batch, out: &mut Vec<u8>) -> Result<()> {
-        let columns = columns(changes.rows())?;
+        let columns = Cells::of_all(changes.rows())?;
         for row in 0..changes.len() {
             let diff = changes.diff(row);
-            let (begin, side): (&[u8], &[u8]) =
-                if diff > 0 { (b"{\"op\":\"c\",\"epoch\":", b",\"after\":") } else { (b"{\"op\":\"d\",\"epoch\":", b",\"before\":") };
             for _ in 0..diff.unsigned_abs() {
-                out.extend_from_slice(begin);
-                out.extend_from_slice(itoa::Buffer::new().format(changes.epoch(row).0).as_bytes());
-                out.extend_from_slice(side);
-                write_object(&self.members, &columns, row, out);
-                out.extend_from_slice(b"}\n");
+                self.object.write_change(&columns, row, diff > 0, changes.epoch(row), out);
+                out.push(b'\n');
             }
         }
         Ok(())
@@ -73,7 +95,7 @@ impl RowText {
     pub fn new(batch: &RecordBatch) -> Result<RowText> {
         let shown: Vec<usize> = (0..batch.num_columns()).filter(|index| Cells::of(batch.column(*index)).is_ok()).collect();
         let batch = batch.project(&shown)?;
-        Ok(RowText { members: members(&batch.schema()), columns: columns(&batch)?, out: Vec::new() })
+        Ok(RowText { members: members(&batch.schema()), columns: Cells::of_all(&batch)?, out: Vec::new() })
     }
 
     pub fn row(&mut self, row: usize) -> &[u8] {
@@ -93,10 +115,6 @@ fn members(schema: &Schema) -> Vec<Vec<u8>> {
         members.push(member);
     }
     members
-}
-
-fn columns(rows: &RecordBatch) -> Result<Vec<Cells>> {
-    rows.columns().iter().map(Cells::of).collect()
 }
 
 fn write_object(members: &[Vec<u8>], columns: &[Cells], row: usize, out: &mut Vec<u8>) {

@@ -1,12 +1,14 @@
-//! Rows to text whose bytes depend on the rows alone.
+//! Rows to bytes that depend on the rows alone.
 
 mod columns;
 mod csv;
 mod json;
+mod record;
 
-pub use columns::check_types;
+pub use columns::{Cells, check_types};
 pub use csv::CsvRows;
 pub use json::{DebeziumRows, JsonRows, RowText};
+pub use record::{OutRecord, RecordEncoder, check_sink, sink_options};
 
 use freshet_core::{Batch, Result};
 

@@ -4,12 +4,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use freshet_core::{Encode, Error, Format, Poll, Result, Source, SourceBatch, SourceDef};
+use freshet_core::{Encode, Error, Poll, Result, Source, SourceBatch, SourceDef};
 
 use super::Records;
 use super::parquet::ParquetRecords;
 use super::text::TextRecords;
-use crate::decode::{CsvDecoder, DebeziumDecoder, Decoder, JsonDecoder};
+use crate::decode::RecordDecoder;
 use crate::options::{Csv, PATH};
 use crate::store::Store;
 
@@ -142,18 +142,14 @@ impl Drop for FileSource {
 fn open(def: &SourceDef) -> Result<Box<dyn Records>> {
     let store = Store::open(def.options.get(PATH).expect("check_source wants a path"))?;
     let files = store.files()?;
-    let decoder: Box<dyn Decoder> = match (def.encode, def.format) {
-        (Encode::Parquet, _) => return Ok(Box::new(ParquetRecords::open(store, files, def.schema.clone())?)),
-        (Encode::Csv, _) => {
+    match def.encode {
+        Encode::Parquet => Ok(Box::new(ParquetRecords::open(store, files, def.schema.clone())?)),
+        Encode::Csv => {
             let options = Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?;
-            let decoder = Box::new(CsvDecoder::new(def.schema.clone(), options.clone()));
-            return Ok(Box::new(TextRecords::open_csv(store, files, def.schema.clone(), decoder, options.header)?));
+            Ok(Box::new(TextRecords::open_csv(store, files, def.schema.clone(), RecordDecoder::open(def)?, options.header)?))
         }
-        (Encode::Json, Format::Debezium) => Box::new(DebeziumDecoder::new(&def.schema)),
-        (Encode::Json, Format::Plain) => Box::new(JsonDecoder::new(&def.schema)),
-        (encode, format) => return Err(Error::invalid(format!("a file is not read with FORMAT {format:?} ENCODE {encode:?}"))),
-    };
-    Ok(Box::new(TextRecords::open_lines(store, files, def.schema.clone(), decoder)?))
+        _ => Ok(Box::new(TextRecords::open_lines(store, files, def.schema.clone(), RecordDecoder::open(def)?)?)),
+    }
 }
 
 /// Ends when there is nothing more, at the first error, or when nobody listens.
@@ -176,7 +172,7 @@ fn read_all(mut records: Box<dyn Records>, offset: u64, batches: &SyncSender<Res
 }
 
 /// The first rows of a batch, and what is left. Never between the rows of one record.
-fn cut(batch: SourceBatch, rows_max: usize) -> (SourceBatch, Option<SourceBatch>) {
+pub fn cut(batch: SourceBatch, rows_max: usize) -> (SourceBatch, Option<SourceBatch>) {
     let rows = batch.offsets.len();
     let mut at = rows_max.min(rows);
     while at > 0 && at < rows && batch.offsets[at] == batch.offsets[at - 1] {

@@ -1,16 +1,13 @@
 //! The file source: records are read and decoded ahead on a thread of its own.
 
-mod cast;
+pub mod cast;
 mod file;
 mod parquet;
 mod text;
 
-pub use file::FileSource;
+pub use file::{FileSource, cut};
 
 use freshet_core::{Result, SourceBatch};
-
-/// Records per decoded batch, at most: what the engine asks for at a time.
-const BATCH_RECORDS_MAX: usize = 8192;
 
 /// Reads a bounded list of files in order. Lives on the source's thread.
 trait Records {

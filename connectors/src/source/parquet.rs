@@ -12,8 +12,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 
-use super::{BATCH_RECORDS_MAX, Records, cast};
-use crate::decode::sql_name;
+use super::{Records, cast};
+use crate::decode::{BATCH_RECORDS_MAX, sql_name};
 use crate::encode::RowText;
 use crate::store::{Store, StoredFile};
 

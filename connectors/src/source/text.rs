@@ -5,8 +5,8 @@
 use arrow::datatypes::SchemaRef;
 use freshet_core::{Error, Result, SourceBatch};
 
-use super::{BATCH_RECORDS_MAX, Records};
-use crate::decode::{Decoder, Rows};
+use super::Records;
+use crate::decode::{NoMetadata, Record, RecordDecoder, Rows};
 use crate::store::{Store, StoredFile};
 
 /// One read: large enough that a request to a bucket pays off.
@@ -18,7 +18,7 @@ pub struct TextRecords {
     store: Store,
     files: Vec<StoredFile>,
     rows: Rows,
-    decoder: Box<dyn Decoder>,
+    decoder: RecordDecoder,
     csv: bool,
     header: bool,
     /// A blank line of a file with one column is a record.
@@ -39,16 +39,16 @@ enum Found {
 }
 
 impl TextRecords {
-    pub fn open_lines(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: Box<dyn Decoder>) -> Result<TextRecords> {
+    pub fn open_lines(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: RecordDecoder) -> Result<TextRecords> {
         TextRecords::open(store, files, schema, decoder, false, false)
     }
 
     /// Errors: Invalid if the first header does not fit.
-    pub fn open_csv(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: Box<dyn Decoder>, header: bool) -> Result<TextRecords> {
+    pub fn open_csv(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: RecordDecoder, header: bool) -> Result<TextRecords> {
         TextRecords::open(store, files, schema, decoder, true, header)
     }
 
-    fn open(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: Box<dyn Decoder>, csv: bool, header: bool) -> Result<TextRecords> {
+    fn open(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: RecordDecoder, csv: bool, header: bool) -> Result<TextRecords> {
         for file in &files {
             if let Some(ending) = [".gz", ".zst", ".bz2", ".xz"].iter().find(|ending| file.name.ends_with(**ending)) {
                 return Err(Error::invalid(format!("{}: compressed text ({ending}) is not in this build yet; decompress the file", file.name)));
@@ -206,19 +206,16 @@ impl Records for TextRecords {
 
     fn next(&mut self) -> Result<Option<SourceBatch>> {
         let begin = self.offset;
-        while self.rows.records() < BATCH_RECORDS_MAX {
+        while !self.rows.is_full() {
             let Some(range) = self.find_record()? else { break };
-            let record = &self.buffer[range];
-            let len = self.rows.len();
-            if let Err(fault) = self.decoder.decode(record, self.offset, &mut self.rows) {
-                self.rows.cut_back(len);
-                self.rows.bury(fault, self.offset, record);
-            }
+            let origin = &self.files[self.file_index].name;
+            let record = Record { key: None, payload: Some(&self.buffer[range]), offset: self.offset, origin, metadata: &NoMetadata };
+            self.decoder.decode(&record, &mut self.rows).map_err(|wait| Error::unavailable(format!("{origin}: {}", wait.reason)))?;
             self.offset += 1;
         }
         if self.offset == begin {
             return Ok(None);
         }
-        self.rows.finish(self.offset).map(Some)
+        self.rows.finish(0, self.offset).map(Some)
     }
 }

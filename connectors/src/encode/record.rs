@@ -1,0 +1,285 @@
+//! Rows to records with keys. In: changes of complete epochs. Out: key and payload of each record, the same bytes in every run.
+//!
+//! FORMAT PLAIN writes insertions, FORMAT DEBEZIUM every change, FORMAT UPSERT what an epoch has made of each key.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use freshet_core::{Batch, Encode, Epoch, Error, Format, OptionError, Result, SinkDef};
+
+use super::check_types;
+use super::columns::Cells;
+use super::csv::CsvRows;
+use super::json::JsonObject;
+use crate::options::{self, Csv};
+
+const KEY_ENCODE: &str = "key.encode";
+
+/// One record to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutRecord {
+    pub key: Option<Vec<u8>>,
+    /// None: a tombstone.
+    pub payload: Option<Vec<u8>>,
+    pub epoch: Epoch,
+    /// The row of the changes it was made of; of a tombstone, a row with its key.
+    pub row: usize,
+}
+
+/// Writes rows of one batch after another.
+pub trait ValueEncoder: Send {
+    /// The rows that `write` speaks of from now on. Errors: Unavailable while a schema cannot be registered.
+    fn begin(&mut self, rows: &RecordBatch) -> Result<()>;
+
+    /// One row. Errors: Data, naming the column.
+    fn write(&mut self, row: usize, out: &mut Vec<u8>) -> Result<()>;
+
+    /// Whether the row has no bytes at all here, as a text cannot say NULL.
+    fn is_none(&self, _row: usize) -> bool {
+        false
+    }
+
+    /// One row inside a change, for FORMAT DEBEZIUM.
+    fn write_change(&mut self, _row: usize, _inserted: bool, _epoch: Epoch, _out: &mut Vec<u8>) -> Result<()> {
+        Err(Error::internal("this encoding has no envelope"))
+    }
+}
+
+/// FORMAT and ENCODE of one sink, and its keys.
+pub struct RecordEncoder {
+    name: String,
+    from: String,
+    format: Format,
+    key_columns: Vec<usize>,
+    key: Option<Box<dyn ValueEncoder>>,
+    value: Box<dyn ValueEncoder>,
+}
+
+impl RecordEncoder {
+    /// Errors: Invalid as `check_sink` finds it, or a schema file that cannot be read.
+    pub fn open(def: &SinkDef) -> Result<RecordEncoder> {
+        check_sink(def).map_err(|error| Error::invalid(format!("sink {}: {}", def.name, error.message)))?;
+        let key = if def.key.is_empty() { None } else { Some(key_encoder(def)?) };
+        Ok(RecordEncoder {
+            name: def.name.clone(),
+            from: def.from.clone(),
+            format: def.format,
+            key_columns: def.key.clone(),
+            key,
+            value: value_encoder(def)?,
+        })
+    }
+
+    /// Appends the records of these changes. On an error nothing is appended. Errors: Invalid where FORMAT PLAIN would have to take a row back,
+    /// Data for a NULL that a key cannot be, Unavailable while a registry is away: try again.
+    pub fn encode(&mut self, changes: &Batch, out: &mut Vec<OutRecord>) -> Result<()> {
+        let len = out.len();
+        let result = self.append(changes, out);
+        if result.is_err() {
+            out.truncate(len);
+        }
+        result.map_err(|error| Error { kind: error.kind, message: format!("sink {}: {}", self.name, error.message) })
+    }
+
+    fn append(&mut self, changes: &Batch, out: &mut Vec<OutRecord>) -> Result<()> {
+        self.value.begin(changes.rows())?;
+        if let Some(key) = &mut self.key {
+            key.begin(&changes.rows().project(&self.key_columns)?)?;
+        }
+        match self.format {
+            Format::Plain => self.plain(changes, out),
+            Format::Debezium => self.debezium(changes, out),
+            Format::Upsert => self.upserts(changes, out),
+        }
+    }
+
+    fn plain(&mut self, changes: &Batch, out: &mut Vec<OutRecord>) -> Result<()> {
+        for row in 0..changes.len() {
+            let (diff, epoch) = (changes.diff(row), changes.epoch(row));
+            if diff < 0 {
+                let from = &self.from;
+                return Err(Error::invalid(format!(
+                    "FORMAT PLAIN holds insertions only, but {from} retracted a row at epoch {epoch}; use FORMAT UPSERT with a primary_key, or FORMAT DEBEZIUM"
+                )));
+            }
+            let mut payload = Vec::new();
+            self.value.write(row, &mut payload)?;
+            let record = OutRecord { key: self.key(row)?, payload: Some(payload), epoch, row };
+            out.extend(std::iter::repeat_n(record, diff as usize));
+        }
+        Ok(())
+    }
+
+    fn debezium(&mut self, changes: &Batch, out: &mut Vec<OutRecord>) -> Result<()> {
+        for row in 0..changes.len() {
+            let (diff, epoch) = (changes.diff(row), changes.epoch(row));
+            let mut payload = Vec::new();
+            self.value.write_change(row, diff > 0, epoch, &mut payload)?;
+            let record = OutRecord { key: self.key(row)?, payload: Some(payload), epoch, row };
+            out.extend(std::iter::repeat_n(record, diff.unsigned_abs() as usize));
+        }
+        Ok(())
+    }
+
+    /// The last inserted row of a key is its payload; a key that only loses rows gets a tombstone. Keys in the order in which the changes
+    /// first name them.
+    fn upserts(&mut self, changes: &Batch, out: &mut Vec<OutRecord>) -> Result<()> {
+        let mut begin = 0;
+        while begin < changes.len() {
+            let epoch = changes.epoch(begin);
+            let end = (begin..changes.len()).find(|row| changes.epoch(*row) != epoch).unwrap_or(changes.len());
+            let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+            let mut last: Vec<(Vec<u8>, usize, bool)> = Vec::new();
+            for row in begin..end {
+                let Some(key) = self.key(row)? else {
+                    return Err(Error::data(format!("{} has a NULL in primary_key at epoch {epoch}; leave such rows out of the view", self.from)));
+                };
+                let place = *places.entry(key.clone()).or_insert(last.len());
+                if place == last.len() {
+                    last.push((key, row, false));
+                }
+                if changes.diff(row) > 0 {
+                    (last[place].1, last[place].2) = (row, true);
+                }
+            }
+            for (key, row, inserted) in last {
+                let mut payload = Vec::new();
+                if inserted {
+                    self.value.write(row, &mut payload)?;
+                }
+                out.push(OutRecord { key: Some(key), payload: inserted.then_some(payload), epoch, row });
+            }
+            begin = end;
+        }
+        Ok(())
+    }
+
+    /// None: there is no key, or its one column is NULL.
+    fn key(&mut self, row: usize) -> Result<Option<Vec<u8>>> {
+        let Some(encoder) = self.key.as_mut().filter(|encoder| !encoder.is_none(row)) else { return Ok(None) };
+        let mut key = Vec::new();
+        encoder.write(row, &mut key)?;
+        Ok(Some(key))
+    }
+}
+
+fn value_encoder(def: &SinkDef) -> Result<Box<dyn ValueEncoder>> {
+    Ok(match def.encode {
+        Encode::Json => Box::new(JsonValues::new(&def.schema)),
+        Encode::Csv => {
+            let options = Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?;
+            Box::new(CsvValues { rows: CsvRows::new(&def.schema, options), columns: Vec::new() })
+        }
+        encode => return Err(Error::invalid(format!("sink {}: records of ENCODE {encode:?} cannot be written yet", def.name))),
+    })
+}
+
+fn key_encoder(def: &SinkDef) -> Result<Box<dyn ValueEncoder>> {
+    let schema = def.schema.project(&def.key)?;
+    let text = match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
+        None => def.key.len() == 1,
+        Some(encode) => encode == "text",
+    };
+    Ok(if text { Box::new(TextKeys { column: Cells::Null }) } else { Box::new(JsonValues::new(&schema)) })
+}
+
+struct JsonValues {
+    object: JsonObject,
+    columns: Vec<Cells>,
+}
+
+impl JsonValues {
+    fn new(schema: &Schema) -> JsonValues {
+        JsonValues { object: JsonObject::new(schema), columns: Vec::new() }
+    }
+}
+
+impl ValueEncoder for JsonValues {
+    fn begin(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.columns = Cells::of_all(rows)?;
+        Ok(())
+    }
+
+    fn write(&mut self, row: usize, out: &mut Vec<u8>) -> Result<()> {
+        self.object.write(&self.columns, row, out);
+        Ok(())
+    }
+
+    fn write_change(&mut self, row: usize, inserted: bool, epoch: Epoch, out: &mut Vec<u8>) -> Result<()> {
+        self.object.write_change(&self.columns, row, inserted, epoch, out);
+        Ok(())
+    }
+}
+
+struct CsvValues {
+    rows: CsvRows,
+    columns: Vec<Cells>,
+}
+
+impl ValueEncoder for CsvValues {
+    fn begin(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.columns = Cells::of_all(rows)?;
+        Ok(())
+    }
+
+    fn write(&mut self, row: usize, out: &mut Vec<u8>) -> Result<()> {
+        self.rows.write_record(&self.columns, row, out);
+        Ok(())
+    }
+}
+
+/// The text of the one key column.
+struct TextKeys {
+    column: Cells,
+}
+
+impl ValueEncoder for TextKeys {
+    fn begin(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.column = Cells::of(rows.column(0))?;
+        Ok(())
+    }
+
+    fn write(&mut self, row: usize, out: &mut Vec<u8>) -> Result<()> {
+        self.column.write(row, out);
+        Ok(())
+    }
+
+    fn is_none(&self, row: usize) -> bool {
+        self.column.is_null(row)
+    }
+}
+
+/// The options that FORMAT and ENCODE of this sink take, beside the connector's own.
+pub fn sink_options(_format: Format, encode: Encode) -> Vec<&'static str> {
+    let mut names = vec![KEY_ENCODE];
+    if encode == Encode::Csv {
+        names.extend(options::CSV);
+    }
+    names
+}
+
+/// Errors: what is wrong with FORMAT, ENCODE, their options or the columns. Asks no one outside.
+pub fn check_sink(def: &SinkDef) -> Result<(), OptionError> {
+    let whole = |message: String| OptionError { option: None, message };
+    match (def.format, def.encode) {
+        (_, Encode::Parquet) => return Err(whole("ENCODE PARQUET is for files; a record is JSON, CSV, AVRO, PROTOBUF or BYTES".into())),
+        (Format::Debezium, encode) if encode != Encode::Json => {
+            return Err(crate::connectors::combination(encode, "FORMAT DEBEZIUM is written with ENCODE JSON only"));
+        }
+        (Format::Upsert, _) if def.key.is_empty() => {
+            return Err(whole("FORMAT UPSERT replaces rows by their key; name its columns: primary_key = 'a, b'".into()));
+        }
+        (_, Encode::Csv) => {
+            Csv::parse(&def.options)?;
+        }
+        _ => {}
+    }
+    match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
+        None | Some("json") => {}
+        Some("text") if def.key.len() <= 1 => {}
+        Some("text") => return Err(options::wrong(KEY_ENCODE, "a key of several columns is no text; use key.encode = 'json'")),
+        Some(other) => return Err(options::wrong(KEY_ENCODE, format!("key.encode is 'text' or 'json', not '{other}'"))),
+    }
+    check_types(&def.schema).map_err(whole)
+}

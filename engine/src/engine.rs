@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use freshet_core::{
-    Blobs, ClockKind, Connectors, Control, Error, LookupTime, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes,
-    runs_schema, versions_schema,
+    Blobs, ClockKind, Connectors, Control, Error, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes, runs_schema,
+    versions_schema,
 };
 
 use crate::bridge::{
-    Decisions, EngineReader, FeatureStore, Ingest, Pace, Progress, Routes, Running, Scorers, SinkThread, SourceInput, ViewLog, sources_of_views,
-    start_workers,
+    Around, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Routes, Running, Scorers, SinkPlace,
+    SinkThread, SourceInput, Tickets, ViewLog, sources_of_views, start_workers,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::{EngineConfig, StepCut};
@@ -28,6 +28,7 @@ use crate::worker::Restore;
 pub struct Engine {
     reader: Arc<EngineReader>,
     metrics: Arc<Metrics>,
+    questions: Arc<Questions>,
     sinks: Arc<Vec<SinkThread>>,
     running: Option<Running>,
     /// Held as long as the pipeline runs, so that no other process writes the same state.
@@ -45,7 +46,7 @@ impl Engine {
     /// As `start`, with a control plane that takes decisions and brings versions of models.
     pub fn start_with(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
         plan.validate()?;
-        check_hindsight(&plan, &config, control.is_some())?;
+        check_one_step(&plan, &config, control.is_some())?;
         let workers = config.workers.max(1);
         if workers > SHARDS {
             return Err(Error::invalid(format!(
@@ -59,19 +60,30 @@ impl Engine {
         let progress = Arc::new(Progress::new(&plan, config.history_ms));
         let stores = open_stores(&plan)?;
         let logs = open_logs(&plan)?;
-        let (checkpointer, restore) = open_checkpoints(&plan, &config)?;
+        let (blobs, checkpointer, restore) = open_checkpoints(&plan, &config)?;
         if let Some(restore) = &restore {
             restore_logs(&logs, restore)?;
         }
-        let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, restore.as_ref())?);
-        let sources = open_sources(&plan, connectors, &logs, restore.as_ref())?;
+        let positions = Arc::new(Positions::default());
+        let around = Around {
+            clock: plan.clock,
+            metrics: metrics.clone(),
+            positions: positions.clone(),
+            names: names.clone(),
+            from: None,
+            until: config.until,
+        };
+        let sources = open_sources(&plan, &config, connectors, &logs, around, restore.as_ref())?;
+        let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, checkpointer.is_none(), restore.as_ref())?);
         let routes = Arc::new(Routes::new(plan.models.len()));
         let view_sources = sources_of_views(&plan);
+        let questions = Arc::new(Questions::new(&plan));
         let durable = checkpointer.is_some();
         let last = restore.as_ref().map(|restore| restore.manifest.epoch);
         let reader = Arc::new(EngineReader {
             plan: plan.clone(),
             progress: progress.clone(),
+            positions,
             metrics: metrics.clone(),
             stores: stores.clone(),
             logs: logs.clone(),
@@ -91,6 +103,7 @@ impl Engine {
             sinks: sinks.iter().map(SinkThread::queue).collect(),
             routes: routes.clone(),
             metrics: metrics.clone(),
+            questions: questions.clone(),
             scorers: plan.nodes.iter().any(|node| matches!(node.op, Op::Predict { .. })).then(|| Scorers::start(workers)).transpose()?,
             source_names: names.clone(),
         });
@@ -102,6 +115,10 @@ impl Engine {
             metrics.events.store(restore.manifest.events, std::sync::atomic::Ordering::Relaxed);
             metrics.epoch.store(restore.manifest.epoch.0, std::sync::atomic::Ordering::Relaxed);
         }
+        let tickets = match plan.clock {
+            ClockKind::Event => None,
+            ClockKind::Wall => Some(Tickets::open(last, blobs)?),
+        };
         let ingest = Ingest {
             clock: plan.clock,
             config,
@@ -111,19 +128,23 @@ impl Engine {
             sinks: sinks.clone(),
             logs: logs.values().cloned().collect(),
             decisions,
-            names,
             checkpointer,
             last,
             pace,
             checkpointed: Instant::now(),
-            holding: false,
+            tickets,
         };
-        Ok(Engine { reader, metrics, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
+        Ok(Engine { reader, metrics, questions, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
     }
 
     /// Reads from any thread, also after the sources have ended.
     pub fn reader(&self) -> Arc<dyn Reader> {
         self.reader.clone()
+    }
+
+    /// How many rows each lookup at a column has answered, and for how many that was not their epoch (T5): of the rows that are there now.
+    pub fn question_times(&self) -> Vec<QuestionTimes> {
+        self.questions.times()
     }
 
     /// Blocks until every source has ended and every view is complete, or the pipeline has failed.
@@ -159,6 +180,16 @@ impl Engine {
         self.running.as_ref().is_none_or(Running::is_finished)
     }
 
+    /// Stops the sources, closes the open step and takes a checkpoint, as `shutdown` does, but what was true then can be read until then.
+    /// Errors: what the pipeline failed with.
+    pub fn halt(&self) -> Result<()> {
+        self.metrics.request_stop();
+        while !self.has_stopped() && self.metrics.failure().is_none() {
+            self.metrics.wait(Duration::from_millis(5));
+        }
+        self.metrics.failure().map_or(Ok(()), Err)
+    }
+
     /// Stops the sources, closes the open step, takes a checkpoint, flushes the sinks and ends the threads.
     /// Errors: what the pipeline failed with.
     pub fn shutdown(mut self) -> Result<()> {
@@ -180,13 +211,13 @@ impl Drop for Engine {
     }
 }
 
-/// A lookup in hindsight sees the end of the input from its beginning, so there must be one step and nothing before it.
-fn check_hindsight(plan: &Plan, config: &EngineConfig, decides: bool) -> Result<()> {
-    let hindsight = plan.nodes.iter().any(|node| matches!(node.op, Op::Lookup { at: LookupTime::EventTime { .. }, .. }));
+/// A lookup at another time than the row's own may ask for what comes after the row, so there must be one step and nothing before it.
+fn check_one_step(plan: &Plan, config: &EngineConfig, decides: bool) -> Result<()> {
     let one_step = plan.clock == ClockKind::Event && config.cut == StepCut::All && config.data_dir.is_none() && !decides;
-    if hindsight && !one_step {
+    if plan.needs_whole_input() && !one_step {
         return Err(Error::internal(
-            "a lookup in hindsight needs the whole input in one step: clock = 'event', StepCut::All, no data directory and no control plane",
+            "a lookup in hindsight or at a column needs the whole input in one step: clock = 'event', StepCut::All, no data directory and no \
+             control plane",
         ));
     }
     Ok(())
@@ -249,8 +280,10 @@ fn open_logs(plan: &Plan) -> Result<BTreeMap<String, Arc<ViewLog>>> {
     Ok(logs)
 }
 
-fn open_checkpoints(plan: &Plan, config: &EngineConfig) -> Result<(Option<Checkpointer>, Option<Restore>)> {
-    let Some(folder) = &config.data_dir else { return Ok((None, None)) };
+type Checkpoints = (Option<Arc<dyn Blobs>>, Option<Checkpointer>, Option<Restore>);
+
+fn open_checkpoints(plan: &Plan, config: &EngineConfig) -> Result<Checkpoints> {
+    let Some(folder) = &config.data_dir else { return Ok((None, None, None)) };
     let blobs: Arc<dyn Blobs> = Arc::new(LocalBlobs::open(&folder.join("checkpoints"))?);
     let fingerprint = format!("{:016x}", fingerprint(plan));
     let manifest = Manifest::newest(blobs.as_ref(), &fingerprint)?;
@@ -268,7 +301,7 @@ fn open_checkpoints(plan: &Plan, config: &EngineConfig) -> Result<(Option<Checkp
         };
         Restore { manifest, fetch: Arc::new(fetch) }
     });
-    Ok((Some(Checkpointer::new(blobs, fingerprint, manifest)), restore))
+    Ok((Some(blobs.clone()), Some(Checkpointer::new(blobs, fingerprint, manifest)), restore))
 }
 
 /// Late rows and dead letters were logged as they were read, perhaps beyond the checkpoint; those come again.
@@ -287,31 +320,43 @@ fn restore_logs(logs: &BTreeMap<String, Arc<ViewLog>>, restore: &Restore) -> Res
     Ok(())
 }
 
-fn open_sinks(plan: &Plan, connectors: &dyn Connectors, metrics: &Arc<Metrics>, restore: Option<&Restore>) -> Result<Vec<SinkThread>> {
-    let mut threads = Vec::new();
-    for (index, def) in plan.sinks.iter().enumerate() {
-        let mut sink = connectors.open_sink(def)?;
-        sink.restore(restore.and_then(|restore| restore.manifest.sinks.get(&def.name).copied()).unwrap_or(0))?;
-        threads.push(SinkThread::start(index, def.name.clone(), sink, metrics.clone()));
+fn open_sinks(
+    plan: &Plan,
+    connectors: &dyn Connectors,
+    metrics: &Arc<Metrics>,
+    flush_themselves: bool,
+    restore: Option<&Restore>,
+) -> Result<Vec<SinkThread>> {
+    let mut places = Vec::new();
+    for def in &plan.sinks {
+        let position = restore.and_then(|restore| restore.manifest.sinks.get(&def.name).copied()).unwrap_or(0);
+        places.push(SinkPlace::open(def, position, connectors)?);
     }
-    Ok(threads)
+    let start = |(index, place)| SinkThread::start(index, place, metrics.clone(), plan.clock, flush_themselves);
+    Ok(places.into_iter().enumerate().map(start).collect())
 }
 
 fn open_sources(
     plan: &Plan,
+    config: &EngineConfig,
     connectors: &dyn Connectors,
     logs: &BTreeMap<String, Arc<ViewLog>>,
+    around: Around,
     restore: Option<&Restore>,
 ) -> Result<Vec<SourceInput>> {
     let mut sources = Vec::new();
     for (index, def) in plan.sources.iter().enumerate() {
         let log = |kind: &str| logs[&format!("{kind}({})", def.name)].clone();
-        let mut input = SourceInput::new(index, def.clone(), connectors.open_source(def)?, log("late"), log("dead_letters"));
+        let around = Around { from: config.from.get(&def.name).copied(), ..around.clone() };
+        let mut input = SourceInput::new(index, def.clone(), around, log("late"), log("dead_letters"));
         if let Some(restore) = restore
-            && let Some(offset) = restore.manifest.sources.get(&def.name)
+            && let Some(state) = restore.manifest.sources.get(&def.name)
         {
-            input.restore(offset.clone(), restore.manifest.epoch)?;
+            let held = restore.manifest.held.get(&def.name).map(|place| (restore.fetch)(place)).transpose()?;
+            let held = held.and_then(|bytes| decode(&bytes)).map(|held| held.with_schema(&def.schema));
+            input.restore(state, held.as_ref(), restore.manifest.epoch);
         }
+        input.open(connectors)?;
         sources.push(input);
     }
     Ok(sources)

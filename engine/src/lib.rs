@@ -18,7 +18,7 @@ mod render;
 mod state;
 mod worker;
 
-pub use bridge::Stop;
-pub use config::{EngineConfig, StepCut};
+pub use bridge::{QuestionTimes, Stop};
+pub use config::{EngineConfig, StepCut, StepJournal, StepRecords};
 pub use engine::Engine;
 pub use render::describe;

@@ -6,6 +6,7 @@ mod drift;
 mod hindsight;
 mod offload;
 mod oracle;
+mod partitions;
 #[path = "../testkit/tests/plans.rs"]
 #[allow(dead_code)]
 mod plans;
@@ -13,4 +14,7 @@ mod predict;
 mod reads;
 mod restart;
 mod running;
+mod subscriptions;
+mod upsert;
+mod streams;
 mod wall;

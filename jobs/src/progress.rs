@@ -110,7 +110,7 @@ pub fn summary(status: &PipelineStatus, elapsed: Duration) -> String {
 }
 
 /// 1018758 as 1,018,758.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -35,6 +35,10 @@ impl Queries for PipelineQueries {
         };
         Ok(QueryAnswer { schema, batches, point })
     }
+
+    fn subscription(&self, sql: &str) -> Result<Option<(SubscribeRequest, bool)>> {
+        query::subscription(sql).map_err(invalid)
+    }
 }
 
 fn invalid(error: SqlError) -> Error {

@@ -12,7 +12,7 @@ use freshet_core::{Epoch, EventTime, TrainingSetDef};
 use freshet_sql::{Program, compile};
 
 use crate::exit::{Failure, Outcome};
-use crate::retrain::{Asked, ProgramPlans, TrainingEngine, named, write_parquet};
+use crate::retrain::{Asked, ProgramPlans, TrainingEngine, TrainingRows, named, not_as_served, write_parquet};
 use crate::rows::{RowFormat, format_rows};
 use crate::scripts::{read_scripts, variables};
 
@@ -50,10 +50,13 @@ pub fn export(options: ExportOptions) -> Outcome {
     let engine = TrainingEngine { plans, connectors: Arc::new(BuiltIn), workers };
     let asked = Asked { set: &set, from: options.from, until: options.until, known: options.as_of };
     let rows = engine.rows(asked, &AtomicBool::new(false)).map_err(Failure::start)?;
-    let rows = rows.context("nobody stops an export").map_err(Failure::failed)?;
+    let TrainingRows { rows, asked_at } = rows.context("nobody stops an export").map_err(Failure::failed)?;
     write(&rows, &options).map_err(Failure::failed)?;
     let nulls = named(&rows, &set.label).map_err(Failure::failed)?.null_count();
     eprintln!("{} rows of {} in {}; {nulls} have no label", rows.num_rows(), set.name, options.out.display());
+    for asked in &asked_at {
+        eprintln!("{}: a row is served at its arrival, or at the time that was logged with its prediction", not_as_served(asked));
+    }
     Ok(0)
 }
 

@@ -48,9 +48,13 @@ impl Loop {
     }
 
     fn command(&self, mode: &str, workers: &str) -> Command {
+        self.command_of(&tests_folder().join("loop"), mode, workers)
+    }
+
+    fn command_of(&self, pipeline: &Path, mode: &str, workers: &str) -> Command {
         let mut command = freshet();
         fs::write(self.path("ask.sql"), "SELECT * FROM runs(retrain);\nSELECT * FROM versions(lateness);\n").unwrap();
-        command.arg("run").arg(tests_folder().join("loop")).arg(self.path("ask.sql")).args(self.variables(mode));
+        command.arg("run").arg(pipeline).arg(self.path("ask.sql")).args(self.variables(mode));
         command.args(["--flight", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", workers]).arg("--data-dir").arg(self.path("state"));
         command.env("FRESHET_PYTHON", python());
         command
@@ -136,6 +140,76 @@ fn an_export_has_the_rows_of_a_run_and_knows_what_was_known() {
         .unwrap();
     assert_eq!(unknown.status.code(), Some(2));
     assert!(text(&unknown.stderr).contains("the pipeline declares late_train"), "{}", all(&unknown));
+}
+
+/// Six questions, of which the third and the last come late; rides of which one comes late.
+const LATE_ASKS: &str = r#"SET clock = 'event';
+CREATE SOURCE asks (id VARCHAR, city VARCHAR, at TIMESTAMP(3), WATERMARK FOR at) WITH (connector = 'file', path = '${data}/asks.jsonl') FORMAT PLAIN ENCODE JSON;
+CREATE SOURCE rides (city VARCHAR, at TIMESTAMP(3), WATERMARK FOR at) WITH (connector = 'file', path = '${data}/rides.jsonl') FORMAT PLAIN ENCODE JSON;
+CREATE FEATURE VIEW load ENTITY (city) TIMESTAMP at WINDOWS ('1 day') AS SELECT city, count(*) AS rides FROM rides GROUP BY city;
+CREATE FEATURE SERVICE features AS (load);
+CREATE TRAINING SET at_column ID (id) TIME (at) LABEL (odd) AS SELECT a.id, a.at, f.rides_1d, a.id > 'c' AS odd
+  FROM asks a LEFT JOIN FEATURES(features) FOR SYSTEM_TIME AS OF a.at AS f USING (city);
+CREATE TRAINING SET at_arrival ID (id) TIME (at) LABEL (odd) AS SELECT a.id, a.at, f.rides_1d, a.id > 'c' AS odd
+  FROM asks a LEFT JOIN FEATURES(features) FOR SYSTEM_TIME AS OF arrival(a) AS f USING (city);
+"#;
+
+#[test]
+fn t5_an_export_counts_the_rows_that_ask_at_another_time_than_their_arrival() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+    write("pipeline.sql", LATE_ASKS.to_string());
+    let asks = [("a", 1_000), ("b", 3_000), ("c", 2_000), ("d", 4_000), ("e", 4_000), ("f", 3_500)];
+    write("asks.jsonl", asks.map(|(id, at)| format!("{{\"id\": \"{id}\", \"city\": \"Bern\", \"at\": {at}}}\n")).concat());
+    // The last but one comes with epoch 2,500.
+    write("rides.jsonl", [500, 2_500, 1_500, 3_600].map(|at| format!("{{\"city\": \"Bern\", \"at\": {at}}}\n")).concat());
+    let export = |set: &str, extra: &[&str]| {
+        let out = folder.path().join("rows.csv");
+        let mut command = freshet();
+        command.args(["training-set", "export", set, "--pipeline"]).arg(folder.path().join("pipeline.sql"));
+        command.args(["--format", "csv", "--var"]).arg(format!("data={}", folder.path().display())).args(extra).arg("--out").arg(&out);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+        let rows = fs::read_to_string(&out).unwrap();
+        let counts: Vec<String> = rows.lines().skip(1).map(|row| row.split(',').nth(2).unwrap().to_string()).collect();
+        (text(&output.stderr).to_string(), counts)
+    };
+    for workers in ["1", "2"] {
+        let (told, rides) = export("at_column", &["--workers", workers]);
+        assert!(told.contains("2 of 6 rows ask at a time (at) that is not their arrival (T5): "), "{told}");
+        // By time: at 2,000 the ride of 1,500 had not come; at 3,500 the one of 3,600 had not happened.
+        assert_eq!(rides, ["1", "1", "3", "3", "4", "4"]);
+        let (told, rides) = export("at_arrival", &["--workers", workers]);
+        assert!(!told.contains("T5"), "{told}");
+        assert_eq!(rides, ["1", "3", "3", "4", "4", "4"]);
+    }
+    let (told, _) = export("at_column", &["--from", "2500"]);
+    assert!(told.contains("1 of 4 rows ask at a time (at) that is not their arrival"), "{told}");
+}
+
+#[test]
+fn t5_a_run_records_how_many_rows_asked_at_another_time_than_their_arrival() {
+    let pipeline = Loop::new();
+    let folder = pipeline.path("pipeline");
+    fs::create_dir(&folder).unwrap();
+    let given = fs::read_to_string(tests_folder().join("loop/pipeline.sql")).unwrap();
+    assert!(given.contains("AS OF arrival(a)"));
+    fs::write(folder.join("pipeline.sql"), given.replace("AS OF arrival(a)", "AS OF a.at")).unwrap();
+    fs::copy(tests_folder().join("loop/train.py"), folder.join("train.py")).unwrap();
+    // Three questions come after their successors: one before the range of the first run, two within.
+    let asks = fs::read_to_string(pipeline.path("asks.jsonl")).unwrap();
+    let mut asks: Vec<&str> = asks.lines().collect();
+    [10, 60, 70].into_iter().for_each(|number| asks.swap(number, number + 1));
+    fs::write(pipeline.path("asks.jsonl"), asks.join("\n") + "\n").unwrap();
+    let output = pipeline.command_of(&folder, "learn", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", all(&output));
+    let told = text(&output.stderr);
+    assert!(told.contains("warning: ") && told.contains("AS OF a.at is what was served only for rows whose epoch equals at"), "{told}");
+    let first = told.lines().find(|line| line.starts_with("run retrain-2013-01-11T00-00-00Z")).unwrap_or_else(|| panic!("{told}"));
+    assert!(first.contains("; 2 of 96 rows ask at a time (at) that is not their arrival (T5)"), "{first}");
+    let record = fs::read_to_string(pipeline.path("state/runs/retrain-2013-01-11T00-00-00Z/run.json")).unwrap();
+    let record: String = record.split_whitespace().collect();
+    assert!(record.contains(r#""asked_at":[{"column":"at","rows":96,"apart":2}]"#), "{record}");
 }
 
 /// What the file says once it says something (it exists before it is written); the process must live.

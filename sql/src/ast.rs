@@ -61,6 +61,20 @@ pub enum Stmt {
     Select(Box<Query>),
 }
 
+/// `SUBSCRIBE TO view`; no statement of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribe {
+    /// As readers know it: `totals`, `dead_letters(rides)`.
+    pub view: String,
+    /// Begin with the content.
+    pub snapshot: bool,
+    /// Say how far it is although nothing has changed.
+    pub progress: bool,
+    /// Milliseconds since 1970.
+    pub as_of: Option<u64>,
+    pub up_to: Option<u64>,
+}
+
 /// `SET clock = 'event'`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Set {
@@ -75,7 +89,9 @@ pub struct CreateSource {
     pub name: Ident,
     pub if_not_exists: bool,
     pub columns: Vec<Column>,
-    /// `PRIMARY KEY (…) NOT ENFORCED`: said by the user, never relied upon. Empty: none.
+    /// Those of `columns` that the record's surroundings fill, in their order: `METADATA FROM '…'` and `INCLUDE …`.
+    pub metadata: Vec<Included>,
+    /// `PRIMARY KEY (…) NOT ENFORCED`: what FORMAT UPSERT replaces by, else never relied upon. Empty: none.
     pub primary_key: Vec<Ident>,
     pub watermark: Option<Watermark>,
     pub lateness: Option<Duration>,
@@ -91,6 +107,15 @@ pub struct Column {
     pub data_type: DataType,
     pub data_type_place: Place,
     pub not_null: bool,
+}
+
+/// `METADATA [FROM 'name']` of a column; INCLUDE declares the column as well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Included {
+    /// Index of the column.
+    pub column: usize,
+    /// As [`freshet_core::MetadataColumn`] spells it: `timestamp`, `header.trace`, `level.2`.
+    pub name: Text,
 }
 
 /// `WATERMARK FOR column [AS column - delay]`.
@@ -173,12 +198,14 @@ impl ServiceItem {
     }
 }
 
-/// `CREATE SINK name FROM view WITH (…) FORMAT … ENCODE …`.
+/// `CREATE SINK name FROM view [KEY (…)] WITH (…) FORMAT … ENCODE …`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateSink {
     pub name: Ident,
     pub if_not_exists: bool,
     pub from: Ident,
+    /// `KEY (…)`, or the option primary_key. Empty: neither.
+    pub key: Vec<Ident>,
     pub options: Vec<OptionEntry>,
     pub encoding: Option<Encoding>,
 }

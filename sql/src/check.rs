@@ -263,12 +263,11 @@ fn check_time(time: &Expr, training: Option<TrainingMode>) -> ControlFlow<Box<Re
             "a training set has no now(): it asks what would have been answered when a row came",
             "FOR SYSTEM_TIME AS OF arrival(relation), where the relation is the one with the keys",
         ),
-        (Some(TrainingMode::AsServed), Some(asked)) if asked.column.is_none() => ControlFlow::Continue(()),
-        (Some(TrainingMode::AsServed), _) => refuse(
-            "as_served answers as of the row's arrival",
-            "FOR SYSTEM_TIME AS OF arrival(relation); or WITH (mode = 'event_time') for what is known in hindsight",
+        (Some(_), Some(_)) => ControlFlow::Continue(()),
+        (Some(TrainingMode::AsServed), None) => refuse(
+            "as_served answers as of the row's arrival, or of a time that the row names",
+            "FOR SYSTEM_TIME AS OF arrival(relation), or relation.column where a prediction was logged with its time",
         ),
-        (Some(TrainingMode::EventTime), Some(_)) => ControlFlow::Continue(()),
         (Some(TrainingMode::EventTime), None) => {
             refuse("event_time answers at a time of the left side", "FOR SYSTEM_TIME AS OF relation.column, or arrival(relation)")
         }

@@ -35,10 +35,11 @@ pub(crate) fn statement(explain: &Explain, pipeline: &Pipeline<'_>) -> Result<Ex
             applied.apply(statement)?;
             let training = applied.training_sets();
             let plan = applied.finish();
-            match statement.body.declares() {
-                Some(name) => declared(&plan, &training, &normal_name(name))?.unwrap_or(plan),
-                None => plan,
-            }
+            let Some(name) = statement.body.declares().map(normal_name) else {
+                return Ok(ExplainOutput { title, text: text_of(explain.what, &plan) });
+            };
+            let plan = declared(&plan, &training, &name)?.unwrap_or(plan);
+            return Ok(ExplainOutput { title, text: text_of(explain.what, &plan) + &training.notes_of(&name) });
         }
     };
     Ok(ExplainOutput { title, text: text_of(explain.what, &plan) })
@@ -55,7 +56,7 @@ pub(crate) fn named(explain: &Explain, plan: &Plan, training: &TrainingSets, sta
         return Ok(ExplainOutput { title, text: syntax(found.ok_or_else(unknown)?) });
     }
     let part = declared(plan, training, &name)?.ok_or_else(unknown)?;
-    Ok(ExplainOutput { title, text: text_of(explain.what, &part) })
+    Ok(ExplainOutput { title, text: text_of(explain.what, &part) + &training.notes_of(&name) })
 }
 
 /// What one declaration needs: of a training set the plan of its own rows, of all others a part of the pipeline's plan.
@@ -123,6 +124,7 @@ fn dataflow(plan: &Plan, shown: impl Fn(&Node) -> bool) -> String {
 fn operator(plan: &Plan, node: &Node) -> String {
     match &node.op {
         Op::Source { source } => format!("source {}", plan.sources[*source].name),
+        Op::Upsert { .. } => "upsert".into(),
         Op::Project { .. } => "project".into(),
         Op::Filter { .. } => "filter".into(),
         Op::TemporalFilter { .. } => "temporal filter".into(),
@@ -150,6 +152,7 @@ fn exchange(plan: &Plan, node: &Node, position: usize) -> String {
     };
     match &node.op {
         Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union => "on its worker".into(),
+        Op::Upsert { key } => by(key),
         Op::TemporalFilter { .. } => "exchanged by row".into(),
         Op::Join { left_keys, right_keys, .. } => by(if position == 0 { left_keys } else { right_keys }),
         Op::Aggregate { keys, .. } => by(keys),
@@ -170,6 +173,7 @@ fn exchange(plan: &Plan, node: &Node, position: usize) -> String {
 fn state(node: &Node) -> Option<String> {
     Some(match &node.op {
         Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union => return None,
+        Op::Upsert { .. } => "the live row of each key".into(),
         Op::TemporalFilter { .. } => "rows that are to come in or to leave".into(),
         Op::Join { .. } => "the rows of both sides by key".into(),
         Op::Aggregate { .. } => "one group per key".into(),

@@ -5,6 +5,7 @@
 pub(crate) mod cursor;
 mod explain;
 mod feature;
+mod metadata;
 mod model;
 mod monitor;
 mod refused;
@@ -12,6 +13,7 @@ mod retraining;
 mod set;
 mod sink;
 mod source;
+mod subscribe;
 mod training;
 mod view;
 
@@ -19,7 +21,7 @@ use std::collections::BTreeMap;
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
-use crate::ast::{Place, Query, Statement, Stmt};
+use crate::ast::{Place, Query, Statement, Stmt, Subscribe};
 use crate::error::{SqlError, nearest};
 use crate::tokens;
 use cursor::Cursor;
@@ -86,6 +88,28 @@ pub fn parse_query(text: &str) -> Result<Box<Query>> {
     let query = cursor.query()?;
     cursor.expect_end()?;
     Ok(query)
+}
+
+/// One SUBSCRIBE; None if the text begins otherwise. Errors name the file `query`.
+pub fn parse_subscribe(text: &str) -> Result<Option<Subscribe>> {
+    // What is no statement at all is told by whoever reads it as a query.
+    let Ok(tokens) = tokens::tokenize(QUERY, text, None) else { return Ok(None) };
+    let mut statements = tokens::split(QUERY, tokens)?.into_iter();
+    let Some(tokens) = statements.next().filter(|tokens| tokens::word(&tokens[0]) == "SUBSCRIBE") else { return Ok(None) };
+    if let Some(second) = statements.next() {
+        return Err(SqlError::new(QUERY, second[0].span.start, "a second statement").help("send one SUBSCRIBE at a time"));
+    }
+    let end = span_of(&tokens).end;
+    let mut cursor = Cursor::new(QUERY, tokens::rewrite(tokens), end);
+    subscribe::parse(&mut cursor).map(Some)
+}
+
+/// The bare words of a text that begins with SHOW or DESCRIBE, in upper case, and where the second stands.
+pub(crate) fn show_words(text: &str) -> Option<(Vec<String>, Location)> {
+    let tokens = tokens::split(QUERY, tokens::tokenize(QUERY, text, None).ok()?).ok()?.into_iter().next()?;
+    let words: Vec<String> = tokens.iter().map(tokens::word).collect();
+    let place = tokens.get(1).unwrap_or(&tokens[0]).span.start;
+    matches!(words[0].as_str(), "SHOW" | "DESCRIBE" | "DESC").then_some((words, place))
 }
 
 fn span_of(tokens: &[TokenWithSpan]) -> Span {

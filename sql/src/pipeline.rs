@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
-use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Node, NodeId, Op, Plan, ViewDef, ViewKind};
+use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Format, Node, NodeId, Op, Plan, ViewDef, ViewKind};
 
 use crate::ast::{
     CreateDriftMonitor, CreateFeatureView, CreateModel, CreateRetrainingJob, CreateSink, CreateSource, CreateTrainingSet, Set, Statement, Stmt,
@@ -17,6 +17,7 @@ use crate::error::nearest;
 use crate::lower::{FeatureQuery, Lowering};
 use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
+use crate::served::AskedAt;
 use crate::training::{TrainingSet, TrainingSets};
 use crate::windows::{TIME_COLUMN, expand};
 use crate::{define, model, monitor, part, retraining};
@@ -169,9 +170,13 @@ impl<'a> Pipeline<'a> {
             return Ok(());
         }
         let def = define::source(source, &self.catalog, self.connectors)?;
-        let append_only = def.format == freshet_core::Format::Plain;
+        let append_only = def.format == Format::Plain;
         let op = Op::Source { source: self.plan.sources.len() };
-        let node = self.plan.push(Node { op, inputs: Vec::new(), schema: def.schema.clone(), append_only });
+        let mut node = self.plan.push(Node { op, inputs: Vec::new(), schema: def.schema.clone(), append_only });
+        if def.format == Format::Upsert {
+            let op = Op::Upsert { key: def.key.clone() };
+            node = self.plan.push(Node { op, inputs: vec![node], schema: def.schema.clone(), append_only: false });
+        }
         self.catalog.add(&def.name, Relation::stored(def.schema.clone()));
         self.relations.insert(def.name.clone(), node);
         self.plan.sources.push(def);
@@ -266,7 +271,7 @@ impl<'a> Pipeline<'a> {
         let Some(view) = self.plan.view(&from).cloned() else {
             return Err(self.not_a_view(&sink.from));
         };
-        let def = define::sink(sink, &view, self.plan.node(view.node).append_only, self.connectors)?;
+        let def = define::sink(sink, &view, &self.plan, self.connectors)?;
         let mut plan = std::mem::take(&mut self.plan);
         self.lowering(&mut plan).read_as_stream(view.node);
         self.plan = plan;
@@ -289,8 +294,9 @@ impl<'a> Pipeline<'a> {
         if !self.is_new(&set.name, set.if_not_exists)? {
             return Ok(());
         }
-        let planned = TrainingSet::new(set, &self.catalog);
-        let schema = planned.schema(&self.plan, &self.relations)?;
+        let mut planned = TrainingSet::new(set, &self.catalog);
+        let schema = planned.check(&self.plan, &self.relations)?;
+        self.warnings.extend(planned.asked_at().iter().filter_map(AskedAt::warning));
         let def = retraining::training_set(set, schema)?;
         self.training.insert(def.name.clone(), planned);
         self.plan.training_sets.push(def);
@@ -363,7 +369,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn lowering<'b>(&'b self, plan: &'b mut Plan) -> Lowering<'b> {
-        Lowering { plan, relations: &self.relations, services: &self.catalog.services }
+        Lowering { plan, relations: &self.relations, services: &self.catalog.services, asked: Vec::new() }
     }
 }
 

@@ -70,7 +70,12 @@ impl Display for Stmt {
 impl Display for CreateSource {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "CREATE SOURCE {}{} (", if_not_exists(self.if_not_exists), self.name)?;
-        let mut elements: Vec<String> = self.columns.iter().map(Column::to_string).collect();
+        let filled = |column: usize| self.metadata.iter().find(|included| included.column == column);
+        let element = |(index, column): (usize, &Column)| match filled(index) {
+            Some(included) => format!("{column} METADATA FROM {}", quoted(&included.name.value)),
+            None => column.to_string(),
+        };
+        let mut elements: Vec<String> = self.columns.iter().enumerate().map(element).collect();
         if !self.primary_key.is_empty() {
             elements.push(format!("PRIMARY KEY ({}) NOT ENFORCED", joined(&self.primary_key)));
         }
@@ -157,6 +162,9 @@ impl Display for ServiceItem {
 impl Display for CreateSink {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "CREATE SINK {}{} FROM {}", if_not_exists(self.if_not_exists), self.name, self.from)?;
+        if !self.key.is_empty() {
+            write!(f, " KEY ({})", joined(&self.key))?;
+        }
         write_connection(f, &self.options, self.encoding.as_ref())
     }
 }
@@ -288,6 +296,14 @@ impl Display for OptionValue {
 impl Display for Duration {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "INTERVAL {}", quoted(&self.text()))
+    }
+}
+
+impl Display for Subscribe {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "SUBSCRIBE TO {} WITH (SNAPSHOT = {}, PROGRESS = {})", self.view, self.snapshot, self.progress)?;
+        self.as_of.map_or(Ok(()), |epoch| write!(f, " AS OF {epoch}"))?;
+        self.up_to.map_or(Ok(()), |epoch| write!(f, " UP TO {epoch}"))
     }
 }
 

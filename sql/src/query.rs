@@ -14,19 +14,22 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator};
 use datafusion::sql::sqlparser::ast::{Query, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use freshet_core::{
-    CatalogView, Epoch, Error, EventTime, FeatureRequest, Plan, ReadMode, ReadPoint, Reader, ServiceDef, Status, runs_schema, versions_schema,
+    CatalogView, Epoch, Error, EventTime, FeatureRequest, Plan, ReadMode, ReadPoint, Reader, ServiceDef, Status, SubscribeRequest, runs_schema,
+    versions_schema,
 };
 
+use crate::ast::Subscribe;
 use crate::bind::{placed, plan_query};
 use crate::compile::on_large_stack;
 use crate::context::{Catalog, FEATURES_SCHEMA, Relation};
 use crate::error::SqlError;
 use crate::execute::{execute, memory_table, with_now};
 use crate::optimise::analyse;
-use crate::parse::parse_query;
+use crate::parse::{parse_query, parse_subscribe};
 use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
 use crate::relation::service_input;
+use crate::system;
 
 /// The name queries have in errors.
 const FILE: &str = "query";
@@ -45,12 +48,22 @@ pub struct Planned {
     pub views: Vec<String>,
     /// The services it asks.
     pub services: Vec<String>,
+    /// Whether it reads what the pipeline says of itself, and so needs no complete epoch.
+    system: bool,
     query: Query,
+}
+
+/// What a SUBSCRIBE asks for, and whether it wants to hear of progress; None if the text is something else. Errors: what is wrong with it, by
+/// line and column. Whether the view exists is the reader's to say.
+pub fn subscription(text: &str) -> Result<Option<(SubscribeRequest, bool)>, SqlError> {
+    let Some(Subscribe { view, snapshot, progress, as_of, up_to }) = parse_subscribe(text)? else { return Ok(None) };
+    let request = SubscribeRequest { view, snapshot, as_of: as_of.map(Epoch), up_to: up_to.map(Epoch), reader: String::new() };
+    Ok(Some((request, progress)))
 }
 
 /// Checks a SELECT. Errors: what is wrong with the text, by line and column.
 pub fn plan(text: &str, reader: &dyn Reader) -> Result<Planned, SqlError> {
-    let query = parse_query(text)?;
+    let query = parse_query(&system::selected(text)?)?;
     let (views, services) = (reader.views(), reader.services().into_iter().map(|service| service.def).collect::<Vec<_>>());
     let sources: Vec<String> = reader.status().sources.into_iter().map(|source| source.name).collect();
     on_large_stack(|| plan_here(*query, &views, &services, &sources))
@@ -87,17 +100,23 @@ fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef], sourc
     for service in services {
         catalog.add(&features_table(&service.name), Relation::stored(features_schema(service)));
     }
+    for (name, schema) in system::tables() {
+        catalog.add(name, Relation::stored(schema));
+    }
     let raw = plan_query(&query, &catalog).map_err(|refusal| about_source(refusal, sources))?;
     let refused = |refusal: Refusal| placed(refusal, &query);
     let types = raw.get_parameter_types().map_err(|error| refused(error.into()))?;
     let parameters = parameters_of(&types).map_err(refused)?;
-    let (views, asked) = relations_of(&raw).map_err(refused)?;
+    let (mut views, asked) = relations_of(&raw).map_err(refused)?;
+    let found = views.len();
+    views.retain(|view| system::tables().iter().all(|(name, _)| view != name));
+    let system = views.len() < found;
     for service in services.iter().filter(|service| asked.contains(&service.name)) {
         bindings(&raw, service).map_err(|refusal| if refusal.place.is_some() { refusal } else { refusal.at(query.span()) })?;
     }
     let analysed = analyse(raw, catalog.options()).map_err(|error| refused(error.into()))?;
     let schema = served_schema(analysed.schema().as_arrow());
-    Ok(Planned { schema, parameters, views, services: asked, query })
+    Ok(Planned { schema, parameters, views, services: asked, system, query })
 }
 
 fn run_here(
@@ -110,7 +129,13 @@ fn run_here(
     let catalog_views = reader.views();
     let mut catalog = Catalog::default();
     let mut point = None;
-    if !names.is_empty() || planned.services.is_empty() {
+    if planned.system {
+        for (name, schema) in system::tables() {
+            catalog.relations.insert(name.to_string(), memory_table(schema, vec![system::rows(name, reader)?])?);
+        }
+        point = Some(ReadPoint::at(reader.frontier(&[])?));
+    }
+    if !names.is_empty() || (planned.services.is_empty() && !planned.system) {
         let snapshot = reader.snapshot(&names, None)?;
         for (name, batches) in names.iter().zip(snapshot.views) {
             let view = catalog_views.iter().find(|view| view.name == *name);

@@ -63,13 +63,16 @@ pub(crate) enum Asked {
     Now,
     /// A training set's: as of the arrival of the left row.
     Arrival,
+    /// A training set's: what was served at this time of the left row.
+    Served(Expr),
     /// A training set's that knows the whole input: at this time of the left row, or at its arrival.
     Hindsight(Option<Expr>),
 }
 
 impl Asked {
-    fn time(&self) -> Option<&Expr> {
+    pub fn time(&self) -> Option<&Expr> {
         match self {
+            Asked::Served(time) => Some(time),
             Asked::Hindsight(time) => time.as_ref(),
             Asked::Now | Asked::Arrival => None,
         }
@@ -129,6 +132,7 @@ impl UserDefinedLogicalNodeCore for FeatureLookup {
         let left = inputs.pop().expect("a lookup has one input");
         let asked = match &self.asked {
             Asked::Hindsight(Some(_)) => Asked::Hindsight(bindings.pop()),
+            Asked::Served(_) => Asked::Served(bindings.pop().expect("the time stands behind the bindings")),
             other => other.clone(),
         };
         FeatureLookup::new(self.service.clone(), self.alias.clone(), bindings, asked, self.output.clone(), left)
@@ -206,20 +210,18 @@ impl LookupPlanner {
 
     fn asked(&self, time: Option<&ast::Expr>, left: &DFSchema, context: &mut dyn RelationPlannerContext) -> Result<Asked> {
         let (Some(mode), Some(asked)) = (self.training, time.and_then(asked_of)) else { return Ok(Asked::Now) };
-        match (mode, asked.column) {
-            (TrainingMode::AsServed, _) => Ok(Asked::Arrival),
-            (TrainingMode::EventTime, None) => Ok(Asked::Hindsight(None)),
-            (TrainingMode::EventTime, Some(column)) => {
-                let time = context.sql_to_expr(ast::Expr::CompoundIdentifier(vec![asked.relation.clone(), column.clone()]), left)?;
-                match time.get_type(left)? {
-                    DataType::Timestamp(_, None) => Ok(Asked::Hindsight(Some(time))),
-                    other => Err(wrong_at(
-                        &format!("a lookup answers at a TIMESTAMP, and {column} is {other}"),
-                        &format!("FOR SYSTEM_TIME AS OF arrival({}), or name a TIMESTAMP of it", asked.relation),
-                        column.span,
-                    )),
-                }
-            }
+        let Some(column) = asked.column else {
+            return Ok(if mode == TrainingMode::AsServed { Asked::Arrival } else { Asked::Hindsight(None) });
+        };
+        let time = context.sql_to_expr(ast::Expr::CompoundIdentifier(vec![asked.relation.clone(), column.clone()]), left)?;
+        match (time.get_type(left)?, mode) {
+            (DataType::Timestamp(_, None), TrainingMode::AsServed) => Ok(Asked::Served(time)),
+            (DataType::Timestamp(_, None), TrainingMode::EventTime) => Ok(Asked::Hindsight(Some(time))),
+            (other, _) => Err(wrong_at(
+                &format!("a lookup answers at a TIMESTAMP, and {column} is {other}"),
+                &format!("FOR SYSTEM_TIME AS OF arrival({}), or name a TIMESTAMP of it", asked.relation),
+                column.span,
+            )),
         }
     }
 }

@@ -8,7 +8,7 @@ use datafusion::common::{ExprSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
-use freshet_core::{Epoch, Format, LookupTime, Node, NodeId, Op, Plan, ViewDef, ViewKind};
+use freshet_core::{Epoch, Format, LookupTime, Node, NodeId, Op, Plan, TrainingMode, ViewDef, ViewKind};
 
 use crate::ast::{CreateTrainingSet, normal_name};
 use crate::bind::{placed, plan_maintained_as};
@@ -21,6 +21,7 @@ use crate::pipeline::{prune, sort_sources};
 use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
 use crate::relation::EARLY;
+use crate::served::{AskedAt, asked_at, is_event_time};
 
 /// The training sets of a pipeline, and all that their queries may read.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,11 @@ impl TrainingSets {
     pub fn plan_of(&self, name: &str) -> Option<Result<Plan>> {
         self.sets.get(name).map(|set| set.plan(&self.plan, &self.relations, Range::default()))
     }
+
+    /// What there is to say of the set of this name.
+    pub fn notes_of(&self, name: &str) -> String {
+        self.sets.get(name).into_iter().flat_map(|set| set.asked_at()).filter_map(AskedAt::line).collect()
+    }
 }
 
 /// One set as declared, with the names of its time.
@@ -43,8 +49,11 @@ impl TrainingSets {
 pub(crate) struct TrainingSet {
     name: String,
     time: String,
+    mode: TrainingMode,
     query: Box<Query>,
     catalog: Catalog,
+    /// Known once it was checked.
+    asked_at: Vec<AskedAt>,
 }
 
 /// from ≤ TIME < until.
@@ -56,7 +65,7 @@ struct Range {
 
 impl Program {
     /// The plan of a training set's rows with from ≤ TIME < until, and no others; rows without a label stay. Its one view has the set's name
-    /// and columns. In mode event_time its whole input must be one step. Equal texts give equal plans. Errors: no such set.
+    /// and columns. If a lookup needs it (mode event_time, AS OF a column) its whole input must be one step. Equal texts give equal plans. Errors: no such set.
     pub fn training_plan(&self, set: &str, from: Option<Epoch>, until: Option<Epoch>) -> std::result::Result<Plan, SqlError> {
         let start = Location { line: 1, column: 1 };
         let known = &self.training.sets;
@@ -78,19 +87,32 @@ impl TrainingSet {
         TrainingSet {
             name: normal_name(&set.name),
             time: normal_name(&set.time),
+            mode: set.mode(),
             query: set.query.clone(),
             catalog: catalog.for_training(set.mode()),
+            asked_at: Vec::new(),
         }
     }
 
     /// Its columns. Errors: everything that is wrong with the query.
-    pub fn schema(&self, plan: &Plan, relations: &BTreeMap<String, NodeId>) -> Result<SchemaRef> {
+    pub fn check(&mut self, plan: &Plan, relations: &BTreeMap<String, NodeId>) -> Result<SchemaRef> {
         refuse_predictions(&self.query, "scores rows of a view; a training set is made of features")?;
-        let planned = self.plan(plan, relations, Range::default())?;
+        let (planned, at_events) = self.planned(plan, relations, Range::default())?;
+        self.asked_at = asked_at(&self.query, self.mode, &at_events);
         Ok(planned.views[0].schema.clone())
     }
 
+    /// Its lookups AS OF a column, in the order of the text.
+    pub fn asked_at(&self) -> &[AskedAt] {
+        &self.asked_at
+    }
+
     fn plan(&self, plan: &Plan, relations: &BTreeMap<String, NodeId>, range: Range) -> Result<Plan> {
+        self.planned(plan, relations, range).map(|(plan, _)| plan)
+    }
+
+    /// The plan, and which lookups ask at the time of an event, by alias and column.
+    fn planned(&self, plan: &Plan, relations: &BTreeMap<String, NodeId>, range: Range) -> Result<(Plan, BTreeSet<(String, String)>)> {
         let logical = plan_maintained_as(&self.query, &self.catalog, |plan| self.within(plan, range))?;
         let mut draft = plan.clone();
         draft.views.clear();
@@ -98,9 +120,11 @@ impl TrainingSet {
         draft.services.clear();
         draft.retraining.clear();
         draft.training_sets.retain(|set| set.name == self.name);
-        let mut lowering = Lowering { plan: &mut draft, relations, services: &self.catalog.services };
+        let mut lowering = Lowering { plan: &mut draft, relations, services: &self.catalog.services, asked: Vec::new() };
         let node =
             lowering.lower(&logical).and_then(|node| lowering.output(node, logical.schema())).map_err(|refusal| placed(refusal, &self.query))?;
+        let at_events = std::mem::take(&mut lowering.asked).into_iter().filter(|asked| is_event_time(lowering.plan, asked.left, asked.column));
+        let at_events = at_events.map(|asked| (asked.alias, asked.name)).collect();
         let schema = draft.node(node).schema.clone();
         draft.views.push(ViewDef { name: self.name.clone(), node, kind: ViewKind::Materialized, schema, entity: Vec::new() });
         let mut plan = prune(draft, &[]);
@@ -113,7 +137,7 @@ impl TrainingSet {
         sources_used(&mut plan);
         sort_sources(&mut plan);
         eager_again(&mut plan);
-        Ok(plan)
+        Ok((plan, at_events))
     }
 
     /// The rows in the range. The optimiser moves the condition down to where the time comes from, below lookups too.
@@ -284,7 +308,7 @@ fn lookups_within_range(plan: &Plan) -> BTreeSet<usize> {
             Op::Lookup { at, .. } if column < width => {
                 let within = match at {
                     LookupTime::Now | LookupTime::EventTime { column: None } => true,
-                    LookupTime::EventTime { column: Some(asked) } => *asked == column,
+                    LookupTime::EventTime { column: Some(asked) } | LookupTime::AsServed { column: asked } => *asked == column,
                 };
                 if within {
                     passed.insert(id.index());

@@ -12,7 +12,7 @@ use freshet_sql::{Program, batch, compile, skippable_sources};
 use freshet_testkit::compare::{assert_roughly_same, assert_same, content_of};
 use freshet_testkit::generate::Shape;
 use freshet_testkit::interpreter::Content;
-use freshet_testkit::{MemoryConnectors, ScriptedControl};
+use freshet_testkit::{MemoryConnectors, RawRecord, ScriptedControl};
 
 use crate::given::script;
 use crate::three_way::{SHAPE, SOURCES, connectors, interpreter};
@@ -122,6 +122,21 @@ CREATE TRAINING SET known ID (id) TIME (asked) LABEL (label) WITH (mode = 'event
   FROM questions q JOIN changing c ON q.k = c.k LEFT JOIN FEATURES(features) FOR SYSTEM_TIME AS OF q.asked AS f ON f.k = q.k AND f.w = q.w;
 ";
 
+/// What AS OF a column is answered with: alone, with a lookup as of arrival over the same stores, and in a log of predictions.
+const ASKED: &str = "
+CREATE SOURCE log (id BIGINT, k VARCHAR, scored_at TIMESTAMP, w INT, told TIMESTAMP(3), WATERMARK FOR told) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
+CREATE SOURCE arriving (k VARCHAR, y DOUBLE, at TIMESTAMP(3), came TIMESTAMP, WATERMARK FOR at, ARRIVAL FOR came) WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON;
+CREATE FEATURE VIEW sums ENTITY (k) TIMESTAMP at WINDOWS ('20 seconds', '2 minutes') AS SELECT k, count(*) AS ys, sum(y) AS total, min(y) AS lo FROM arriving GROUP BY k;
+CREATE FEATURE SERVICE all_features REQUEST (w INT) AS (load, state, sums, w);
+CREATE TRAINING SET alone ID (id) TIME (asked) LABEL (label) AS SELECT q.id, q.asked, f.*, c.flag AS label
+  FROM questions q JOIN changing c ON q.k = c.k LEFT JOIN FEATURES(all_features) FOR SYSTEM_TIME AS OF q.asked AS f ON f.k = q.k AND f.w = q.w;
+CREATE TRAINING SET beside ID (id) TIME (asked) LABEL (label) AS SELECT q.id, q.asked, f.*, g.n_5s AS n, g.status, q.w > 0 AS label
+  FROM questions q LEFT JOIN FEATURES(all_features) FOR SYSTEM_TIME AS OF q.asked AS f ON f.k = q.k AND f.w = q.w
+  LEFT JOIN FEATURES(all_features) FOR SYSTEM_TIME AS OF arrival(q) AS g ON g.k = q.k AND g.w = q.w;
+CREATE TRAINING SET logged ID (id) TIME (told) LABEL (label) AS SELECT l.id, l.told, f.*, l.w > 0 AS label
+  FROM log l LEFT JOIN FEATURES(all_features) FOR SYSTEM_TIME AS OF l.scored_at AS f ON f.k = l.k AND f.w = l.w;
+";
+
 fn in_range(content: &Content, from: u64, until: u64) -> Content {
     let within = |row: &Vec<Value>| matches!(&row[1], Value::Int(ms) if (from..until).contains(&(*ms as u64)));
     content.iter().filter(|(row, _)| within(row)).map(|(row, count)| (row.clone(), *count)).collect()
@@ -174,6 +189,65 @@ fn t4_training_rows_in_hindsight_equal_the_interpreter() {
         let expected = interpreter.content(node(&plan, "known"), interpreter.end());
         let config = EngineConfig { workers: 2, cut: StepCut::All, ..EngineConfig::default() };
         assert_same("training rows in hindsight", seed, &expected, &run(&plan, "known", config, &input(), &[]));
+    }
+}
+
+#[test]
+fn t5_training_rows_as_of_a_column_equal_the_interpreter() {
+    let program = compiled(&format!("{TRAINING}{ASKED}"));
+    for seed in 30..36u64 {
+        let shape = Shape { rows: 70, late: 0.4, ..SHAPE };
+        let input = || connectors(&program.plan, seed, &shape);
+        for set in ["alone", "beside", "logged"] {
+            let plan = program.training_plan(set, None, None).unwrap();
+            let interpreter = interpreter(&plan, &input());
+            let expected = interpreter.content(node(&plan, set), interpreter.end());
+            assert!(!expected.is_empty());
+            for workers in [1, 2, 4] {
+                let config = EngineConfig { workers, cut: StepCut::All, ..EngineConfig::default() };
+                assert_same(&format!("{set} with {workers} workers"), seed, &expected, &run(&plan, set, config, &input(), &[]));
+            }
+        }
+    }
+}
+
+/// E3: hour 10 is told at noon to be 0.4, and corrected to 0.6 two days later; the spine asks on the second day. At noon nothing was known yet.
+#[test]
+fn e3_as_of_a_column_is_what_was_served_and_in_hindsight_the_correction() {
+    const MS: u64 = 1_735_689_600_000;
+    const HOUR: u64 = 3_600_000;
+    let sets = |mode: &str| {
+        format!(
+            "CREATE TRAINING SET {mode} ID (id) TIME (at) LABEL (label) WITH (mode = '{mode}') AS SELECT s.id, s.at, f.value, s.id > 0 AS label
+             FROM spine s LEFT JOIN FEATURES(answers) FOR SYSTEM_TIME AS OF s.at AS f USING (k);"
+        )
+    };
+    let program = compiled(&format!(
+        "CREATE SOURCE told (k VARCHAR, value DOUBLE, e TIMESTAMP(3), a TIMESTAMP(3), WATERMARK FOR e, ARRIVAL FOR a)
+           WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
+         CREATE SOURCE spine (id BIGINT, k VARCHAR, at TIMESTAMP(3), told TIMESTAMP(3), WATERMARK FOR told) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
+         CREATE FEATURE VIEW latest ENTITY (k) TIMESTAMP e AS SELECT k, value FROM told;
+         CREATE FEATURE SERVICE answers AS (latest);{}{}",
+        sets("as_served"),
+        sets("event_time")
+    ));
+    let at = |hours: u64| Value::Int(i128::from(MS + hours * HOUR));
+    let key = || Value::Text("1".into());
+    let told = |offset, value: f64, arrived| RawRecord::insert(offset, vec![key(), Value::Float(value), at(10), at(arrived)]);
+    let both = vec![told(0, 0.4, 12), told(1, 0.6, 48)];
+    let late = vec![told(0, 0.4, 36), told(1, 0.6, 48)];
+    // Whether the spine's row itself came in time, or long after.
+    for came in [24, 100] {
+        for (history, served) in [(&both, Value::Float(0.4)), (&late, Value::Null)] {
+            for (set, expected) in [("as_served", served), ("event_time", Value::Float(0.6))] {
+                let spine = vec![RawRecord::insert(0, vec![Value::Int(1), key(), at(24), at(came)])];
+                let input = MemoryConnectors::new(1).with_source("told", history.clone()).with_source("spine", spine);
+                let plan = program.training_plan(set, None, None).unwrap();
+                let content = run(&plan, set, EngineConfig { cut: StepCut::All, ..EngineConfig::default() }, &input, &[]);
+                let values: Vec<&Value> = content.keys().map(|row| &row[2]).collect();
+                assert_eq!(values, [&expected], "{set}, spine came after {came} hours");
+            }
+        }
     }
 }
 

@@ -88,10 +88,10 @@ fn two_lookups_of_two_relations_are_answered_above_each() {
 }
 
 #[test]
-fn t4_in_hindsight_the_instant_is_a_column_or_the_arrival() {
-    let at = |time: &str| {
+fn t4_the_instant_is_a_column_or_the_arrival_in_each_mode() {
+    let at = |mode: &str, time: &str| {
         let text = format!(
-            "CREATE TRAINING SET t ID (id) TIME (ts) LABEL (vip) WITH (mode = 'event_time') AS SELECT o.id, o.ts, c.vip, f.orders_1h
+            "CREATE TRAINING SET t ID (id) TIME (ts) LABEL (vip) WITH (mode = '{mode}') AS SELECT o.id, o.ts, c.vip, f.orders_1h
              FROM orders o JOIN customers c ON o.customer = c.customer LEFT JOIN FEATURES(one) AS OF {time} AS f ON f.customer = o.customer"
         );
         let plan = with(&text).training_plan("t", None, None).unwrap();
@@ -99,9 +99,13 @@ fn t4_in_hindsight_the_instant_is_a_column_or_the_arrival() {
             .iter()
             .find_map(|node| if let Op::Lookup { at, .. } = &node.op { Some((*at, plan.node(node.inputs[0]).schema.clone())) } else { None })
     };
-    assert_eq!(at("arrival(o)").unwrap().0, LookupTime::EventTime { column: None });
-    let (time, schema) = at("o.ts").unwrap();
+    assert_eq!(at("event_time", "arrival(o)").unwrap().0, LookupTime::EventTime { column: None });
+    assert_eq!(at("as_served", "arrival(o)").unwrap().0, LookupTime::Now);
+    let (time, schema) = at("event_time", "o.ts").unwrap();
     let LookupTime::EventTime { column: Some(column) } = time else { panic!("{time:?}") };
+    assert_eq!(schema.field(column).name(), "ts");
+    let (time, schema) = at("as_served", "o.ts").unwrap();
+    let LookupTime::AsServed { column } = time else { panic!("{time:?}") };
     assert_eq!(schema.field(column).name(), "ts");
 }
 
@@ -115,7 +119,11 @@ fn what_a_training_set_cannot_ask_is_refused_with_the_way_out() {
     };
     for (time, on, expected) in [
         ("now()", "o.customer", "a training set has no now()"),
-        ("o.ts", "o.customer", "as_served answers as of the row's arrival"),
+        ("TIMESTAMP '2025-01-01'", "o.customer", "as_served answers as of the row's arrival"),
+        ("o.amount", "o.customer", "a lookup answers at a TIMESTAMP"),
+        ("o.shipped", "o.customer", "shipped"),
+        ("f.event_time", "o.customer", "f is a lookup"),
+        ("c.since", "o.customer", "come from c, not from o"),
         ("arrival(x)", "o.customer", "there is no relation x"),
         ("arrival(f)", "o.customer", "there is no relation f"),
         ("arrival(o)", "c.customer", "come from o, not from c"),
@@ -159,6 +167,14 @@ fn asking(time: &str, from: &str) -> String {
 #[test]
 fn a_source_that_only_feeds_windows_may_begin_one_horizon_before_the_range() {
     assert_eq!(skippable("", &asking("asked", "questions q")), BTreeMap::from([("orders".to_string(), 2 * 86_400_000)]));
+}
+
+/// A lookup at TIME itself is within the range, one at another column may ask before it.
+#[test]
+fn at_a_column_something_is_skipped_only_if_the_column_is_time() {
+    let set = |column: &str| asking("asked", "questions q").replace("arrival(q)", &format!("q.{column}"));
+    assert_eq!(skippable("", &set("asked")), BTreeMap::from([("orders".to_string(), 2 * 86_400_000)]));
+    assert!(skippable("", &set("other")).is_empty());
 }
 
 /// TIME is no bound of the instant that is asked for, unless it is the watermark of the rows that ask.

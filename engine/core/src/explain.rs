@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 
 use crate::{
     AggregateCall, ClockKind, DriftSpec, ExprRef, FeatureSpec, LatestSpec, LookupTime, ModelDef, Op, Plan, PredictCall, PredictOutput, PredictRoute,
-    RetrainingDef, RollingSpec, ViewKind, Window,
+    RetrainingDef, RollingSpec, SourceDef, TimeLimits, ViewKind, Window,
 };
 
 /// One line per node, then sources, views, services and sinks. Two plans with the same text do the same.
@@ -35,7 +35,9 @@ pub fn explain(plan: &Plan) -> String {
         writeln!(text, "service {} = ({}) of ({})", service.name, columns(&service.schema), parts.join(", ")).expect("a string takes every write");
     }
     for sink in &plan.sinks {
-        writeln!(text, "sink {} = %{} to {} {:?} {:?}", sink.name, sink.node.0, sink.connector, sink.format, sink.encode)
+        let key: Vec<&str> = sink.key.iter().map(|column| sink.schema.field(*column).name().as_str()).collect();
+        let key = if key.is_empty() { String::new() } else { format!(" key=[{}]", key.join(", ")) };
+        writeln!(text, "sink {} = %{} to {} {:?} {:?}{key}", sink.name, sink.node.0, sink.connector, sink.format, sink.encode)
             .expect("a string takes every write");
     }
     plan.models.iter().for_each(|def| writeln!(text, "{}", model(def)).expect("a string takes every write"));
@@ -127,21 +129,8 @@ fn columns(schema: &Schema) -> String {
 
 fn operation(plan: &Plan, op: &Op) -> String {
     match op {
-        Op::Source { source } => {
-            let source = &plan.sources[*source];
-            let column = |index: usize| source.schema.field(index).name().clone();
-            let mut text = format!("Source {}", source.name);
-            if let Some(index) = source.event_time {
-                write!(text, " watermark={}", column(index)).expect("a string takes every write");
-            }
-            if let Some(index) = source.arrival {
-                write!(text, " arrival={}", column(index)).expect("a string takes every write");
-            }
-            if let Some(lateness) = source.lateness_ms {
-                write!(text, " lateness={}", duration(lateness as i64)).expect("a string takes every write");
-            }
-            text
-        }
+        Op::Source { source } => source_line(&plan.sources[*source]),
+        Op::Upsert { key } => format!("Upsert by {key:?}"),
         Op::Project { exprs } => format!("Project [{}]", list(exprs)),
         Op::Filter { conjuncts } => format!("Filter [{}]", list(conjuncts)),
         Op::TemporalFilter { bounds } => {
@@ -167,6 +156,7 @@ fn operation(plan: &Plan, op: &Op) -> String {
                 LookupTime::Now => String::new(),
                 LookupTime::EventTime { column: Some(column) } => format!(" at #{column} in hindsight"),
                 LookupTime::EventTime { column: None } => " at arrival in hindsight".into(),
+                LookupTime::AsServed { column } => format!(" at #{column} as served"),
             };
             format!("Lookup [{}]{at}", parts.join(", "))
         }
@@ -176,6 +166,39 @@ fn operation(plan: &Plan, op: &Op) -> String {
         }
         Op::Drift { spec } => drift(plan, spec),
     }
+}
+
+/// What differs from the default is said: the declared times, what fills columns, and how far times may stray.
+fn source_line(source: &SourceDef) -> String {
+    let column = |index: usize| source.schema.field(index).name();
+    let mut text = format!("Source {}", source.name);
+    let mut say = |name: &str, value: String| write!(text, " {name}={value}").expect("a string takes every write");
+    if let Some(index) = source.event_time {
+        say("watermark", column(index).clone());
+    }
+    if source.watermark_delay_ms > 0 {
+        say("delay", duration(source.watermark_delay_ms as i64));
+    }
+    if let Some(index) = source.arrival {
+        say("arrival", column(index).clone());
+    }
+    if let Some(lateness) = source.lateness_ms {
+        say("lateness", duration(lateness as i64));
+    }
+    let (limits, usual) = (source.limits, TimeLimits::default());
+    if limits.idle_ms != usual.idle_ms {
+        say("idle", limits.idle_ms.map_or("none".to_string(), |ms| duration(ms as i64)));
+    }
+    for (name, limit, usual) in [("max_jump", limits.max_jump_ms, usual.max_jump_ms), ("max_skew", limits.max_skew_ms, usual.max_skew_ms)] {
+        if limit != usual {
+            say(name, duration(limit as i64));
+        }
+    }
+    if !source.metadata.is_empty() {
+        let filled: Vec<String> = source.metadata.iter().map(|one| format!("{} from {}", column(one.column), one.name)).collect();
+        say("metadata", format!("[{}]", filled.join(", ")));
+    }
+    text
 }
 
 fn rolling(spec: &RollingSpec, eager: bool) -> String {

@@ -53,8 +53,12 @@ pub struct Node {
 /// The closed list of what the engine can do.
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// Rows of `Plan::sources[source]`, all its columns.
+    /// Rows of `Plan::sources[source]`, all its columns. With FORMAT UPSERT these are records, no changes yet: an Upsert reads them.
     Source { source: usize },
+    /// The live row of each key, from the records of the source below (T8, T9): diff +1 says what the row of its key is from now on, −1 that
+    /// there is none. Records take effect in (epoch, position) order and those of one epoch as one; a record with a NULL in its key is an
+    /// error.
+    Upsert { key: Vec<usize> },
     /// One column per expression.
     Project { exprs: Vec<ExprRef> },
     /// Keeps rows whose conjuncts are all true. A row is an error only if one fails and no other is false (C4).
@@ -87,6 +91,25 @@ pub enum LookupTime {
     /// q = the left row's time in this column, or its own epoch without one; s = the end of the input. For training sets in mode
     /// event_time; the whole input must be one step.
     EventTime { column: Option<usize> },
+    /// q = s = the left row's time in this column: what was served at that time. For training sets in mode as_served; the whole input must
+    /// be one step, because the time may lie on either side of the row's own epoch.
+    AsServed { column: usize },
+}
+
+impl LookupTime {
+    /// The left column that says when; None: the row's own epoch.
+    pub fn column(self) -> Option<usize> {
+        match self {
+            LookupTime::Now => None,
+            LookupTime::EventTime { column } => column,
+            LookupTime::AsServed { column } => Some(column),
+        }
+    }
+
+    /// True if what a row asks for may come after the row.
+    pub fn needs_whole_input(self) -> bool {
+        self != LookupTime::Now
+    }
 }
 
 /// One PREDICT or MODEL_VERSION of a query.
@@ -205,6 +228,11 @@ pub struct ViewDef {
 }
 
 impl Plan {
+    /// True if some lookup asks for what may come after its row: the whole input must be one step, and no sooner is anything complete.
+    pub fn needs_whole_input(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.op, Op::Lookup { at, .. } if at.needs_whole_input()))
+    }
+
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
     }
@@ -232,7 +260,8 @@ impl Plan {
             let width = |input: usize| self.node(node.inputs[input]).schema.fields().len();
             let arity_ok = match &node.op {
                 Op::Source { .. } => node.inputs.is_empty(),
-                Op::Project { .. }
+                Op::Upsert { .. }
+                | Op::Project { .. }
                 | Op::Filter { .. }
                 | Op::TemporalFilter { .. }
                 | Op::Aggregate { .. }
@@ -248,6 +277,9 @@ impl Plan {
             }
             let columns_ok = match &node.op {
                 Op::Source { source } => *source < self.sources.len(),
+                Op::Upsert { key } => {
+                    !key.is_empty() && key.iter().all(|column| *column < width(0)) && matches!(self.node(node.inputs[0]).op, Op::Source { .. })
+                }
                 Op::Project { exprs } => {
                     exprs.len() == node.schema.fields().len() && exprs.iter().flat_map(|expr| expr.columns()).all(|column| column < width(0))
                 }

@@ -106,6 +106,8 @@ pub struct SubscribeRequest {
     pub as_of: Option<Epoch>,
     /// End once everything below this epoch has been told.
     pub up_to: Option<Epoch>,
+    /// Who reads, for whoever has to find a slow reader: a name of its own choice, or its address.
+    pub reader: String,
 }
 
 /// One reader of a view's changes. A reader that falls too far behind gets an error that says so; nothing waits for it.

@@ -5,7 +5,7 @@
 //! such rows, nearly all of them, need no fold and are put where they stay at once.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -18,7 +18,7 @@ use crate::bridge::answers::{Answers, FeatureRows, KeyAnswer, KeyContent};
 use crate::state::{Bytes, CellKind, DatumReader, LatestKey, LatestRow, Overlay, RollingKey, RollingLayout, put_bytes, put_datum, put_i64, put_u64};
 
 /// An overlay longer than this folds at once, at the price of history for reads `as_of`. A constant, so that no lookup grows with a window.
-const OVERLAY_ROWS: usize = 256;
+pub(super) const OVERLAY_ROWS: usize = 256;
 
 /// Which rows a store may fold.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +52,13 @@ pub(super) enum StoreKind {
 }
 
 #[derive(Default)]
-struct Shard {
-    keys: HashMap<Box<[u8]>, KeyState, ahash::RandomState>,
+pub(super) struct Shard {
+    pub keys: HashMap<Box<[u8]>, KeyState, ahash::RandomState>,
     folded: Epoch,
     dirty: bool,
 }
 
-enum KeyState {
+pub(super) enum KeyState {
     Rolling(RollingKey),
     Latest(LatestKey),
 }
@@ -171,8 +171,8 @@ impl FeatureStore {
         Ok(())
     }
 
-    /// Moves everything that arrived up to `upto` to where it stays, and drops nothing: for lookups in hindsight, which see all arrivals at
-    /// any time of the past. Without it each of them would go through all late rows of its key.
+    /// Moves everything that arrived up to `upto` to where it stays, and drops nothing: for stores that only lookups in hindsight read, which
+    /// see all arrivals at any time of the past. Without it each of them would go through all late rows of its key.
     pub fn fold_all(&self, owned: impl Fn(usize) -> bool, upto: Epoch) {
         for (_, shard) in self.shards.iter().enumerate().filter(|(shard, _)| owned(*shard)) {
             let mut guard = shard.write().unwrap_or_else(PoisonError::into_inner);
@@ -220,13 +220,16 @@ impl FeatureStore {
                 continue;
             }
             let key = keys.row(row);
-            let shard = self.shards[shard_of(hash_bytes(key.as_ref()))].read().unwrap_or_else(PoisonError::into_inner);
-            if shard.folded > point.s {
-                return Err(ReadError::Folded(Folded(shard.folded)));
-            }
+            let shard = self.shard(key.as_ref(), point)?;
             answers.push(shard.keys.get(key.as_ref()).and_then(|state| self.read_key(state, point)));
         }
         answers.finish(self, entity, |row| points(row).q).map_err(ReadError::Failed)
+    }
+
+    /// The shard of a key, if it still knows what had come at the point.
+    pub(super) fn shard(&self, key: &[u8], point: ReadPoint) -> Result<RwLockReadGuard<'_, Shard>, ReadError> {
+        let shard = self.shards[shard_of(hash_bytes(key))].read().unwrap_or_else(PoisonError::into_inner);
+        if shard.folded > point.s { Err(ReadError::Folded(Folded(shard.folded))) } else { Ok(shard) }
     }
 
     /// The whole content at (q, s): entity columns, then features, of every known key, in key order.
@@ -363,7 +366,7 @@ impl FeatureStore {
     }
 
     /// What a key answers at (q, s); None if it is not known there (T18).
-    fn read_key(&self, state: &KeyState, point: ReadPoint) -> Option<KeyAnswer> {
+    pub(super) fn read_key(&self, state: &KeyState, point: ReadPoint) -> Option<KeyAnswer> {
         let (last, content) = match (state, &self.kind) {
             (KeyState::Rolling(key), StoreKind::Rolling { layout, .. }) => {
                 let (last, cells) = key.read(layout, point)?;

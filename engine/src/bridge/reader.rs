@@ -10,14 +10,12 @@ use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema};
 use freshet_core::{
     CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, NodeId, ObjectState, Op,
-    OperatorStatus, PipelineStatus, Plan, ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, Status,
+    OperatorStatus, PipelineStatus, Plan, ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, State, Status,
     SubscribeRequest, Subscription, ViewKind, ViewStatus,
 };
 
-use crate::bridge::clock::machine_now;
-use crate::bridge::egress::SINK_STEPS_MAX;
 use crate::bridge::pace::OPEN_STEPS_MAX;
-use crate::bridge::{FeatureRows, FeatureStore, Progress, ReadError, Routes, SinkThread, ViewLog};
+use crate::bridge::{FeatureRows, FeatureStore, Feed, Follower, Positions, Progress, ReadError, Routes, SinkThread, ViewLog, machine_now};
 use crate::metrics::Metrics;
 use crate::render::error_view;
 
@@ -27,6 +25,7 @@ const READ_TRIES: usize = 100;
 pub struct EngineReader {
     pub plan: Arc<Plan>,
     pub progress: Arc<Progress>,
+    pub positions: Arc<Positions>,
     pub metrics: Arc<Metrics>,
     pub stores: BTreeMap<NodeId, Arc<FeatureStore>>,
     /// By readable name.
@@ -79,7 +78,8 @@ impl EngineReader {
     fn request_time(&self, frontier: Epoch) -> Epoch {
         match self.plan.clock {
             ClockKind::Event => frontier,
-            ClockKind::Wall => machine_now(),
+            // The clock that tickets follow, which does not jump when the machine's does (T0c).
+            ClockKind::Wall => Epoch(machine_now().0.saturating_add_signed(self.metrics.clock_offset_ms.load(Relaxed))),
         }
     }
 
@@ -97,7 +97,7 @@ impl EngineReader {
         Ok(match mode {
             ReadMode::Fresh => ReadPoint::at(now.min(frontier)),
             ReadMode::RequestTime => ReadPoint { q: now, s: frontier },
-            ReadMode::Consistent => ReadPoint { q: self.watermark(views).map_or(frontier, |watermark| watermark.min(frontier)), s: frontier },
+            ReadMode::Consistent => ReadPoint { q: self.watermark(views, frontier).map_or(frontier, |watermark| watermark.min(frontier)), s: frontier },
             ReadMode::AsOf(epoch) if epoch > frontier => {
                 return Err(Error::invalid(format!("epoch {epoch} is not complete yet; the newest instant is {frontier}")));
             }
@@ -105,11 +105,10 @@ impl EngineReader {
         })
     }
 
-    /// The least watermark of the views' sources that have not ended.
-    fn watermark(&self, views: &[&str]) -> Option<Epoch> {
+    /// The least watermark of the views' sources that have not ended, after the epochs below `frontier` (T12, T15).
+    fn watermark(&self, views: &[&str], frontier: Epoch) -> Option<Epoch> {
         let sources = views.iter().filter_map(|view| self.named(view).ok()?.1).flat_map(|view| self.view_sources[view].iter().copied());
-        let status = self.metrics.sources();
-        sources.filter(|source| !status[*source].ended).filter_map(|source| status[source].watermark).min()
+        sources.filter_map(|source| self.metrics.watermark_at(source, frontier)).min()
     }
 
     fn snapshot_at(&self, views: &[&str], point: ReadPoint) -> Result<Vec<Vec<RecordBatch>>, ReadError> {
@@ -151,7 +150,7 @@ impl EngineReader {
     fn model_status(&self, index: usize, name: &str) -> ModelStatus {
         let (live, versions) = self.routes.summary(index);
         let (rows, errors) = self.metrics.scored_by(index);
-        ModelStatus { name: name.to_string(), state: ObjectState::default(), live, versions, rows, errors }
+        ModelStatus { name: name.to_string(), state: self.state_of(true, None), live, versions, rows, errors }
     }
 
     /// From the rows of `runs(job)`: a job has few.
@@ -164,11 +163,18 @@ impl EngineReader {
         let running = self.metrics.jobs_running().get(name).copied();
         JobStatus {
             name: name.to_string(),
-            state: ObjectState::default(),
+            state: self.state_of(true, None),
             runs: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
             promoted: batches.iter().map(promoted).sum(),
             running,
         }
+    }
+
+    /// The state of what lives and ends with the pipeline.
+    fn state_of(&self, begun: bool, progress: Option<Epoch>) -> ObjectState {
+        let (state, since) = self.metrics.shown(begun);
+        let reason = self.metrics.failure().map(|error| error.message).filter(|_| state == State::Failed);
+        ObjectState { state, reason, since, progress }
     }
 
     fn durable_epoch(&self) -> Option<Epoch> {
@@ -322,12 +328,52 @@ impl Reader for EngineReader {
         Err(Error::unavailable("the pipeline moves too fast for this read; try again"))
     }
 
-    fn reached(&self, source: &str, _partition: u32, _offset: u64) -> Result<Option<Epoch>> {
-        Err(Error::invalid(format!("source {source}: positions cannot be waited for in this build")))
+    fn reached(&self, source: &str, partition: u32, offset: u64) -> Result<Option<Epoch>> {
+        let index = self.plan.sources.iter().position(|def| def.name == source).ok_or_else(|| {
+            let known: Vec<&str> = self.plan.sources.iter().map(|def| def.name.as_str()).collect();
+            Error::invalid(format!("there is no source {source}; there are: {}", known.join(", ")))
+        })?;
+        Ok(self.positions.reached(index, partition, offset))
     }
 
     fn subscribe(&self, request: &SubscribeRequest) -> Result<Box<dyn Subscription>> {
-        Err(Error::invalid(format!("view {}: there are no subscriptions in this build", request.view)))
+        let (named, index) = self.named(&request.view)?;
+        let Named::Log(log) = named else {
+            return Err(Error::invalid(format!(
+                "feature view {} changes with time alone, so its changes are not told; look features up, or subscribe to a materialized view",
+                request.view
+            )));
+        };
+        let frontier = self.frontier_of(&[&request.view])?;
+        let told = match request.as_of {
+            Some(epoch) if epoch >= frontier => {
+                let last = frontier.0.saturating_sub(1);
+                return Err(Error::invalid(format!("epoch {epoch} is not complete yet; the last complete one is {last}")));
+            }
+            Some(epoch) => epoch.next(),
+            None => frontier,
+        };
+        if let Some(up_to) = request.up_to.filter(|up_to| *up_to <= told) {
+            return Err(Error::invalid(format!("up to {up_to} ends before it begins: the content is that of epoch {}", told.0.saturating_sub(1))));
+        }
+        let feed = Arc::new(Feed::default());
+        let content = log.follow(told, &feed).map_err(|kept| {
+            let earliest = kept.0.saturating_sub(1);
+            Error::invalid(format!("the history of view {} begins at epoch {earliest}; as_of must not be earlier", request.view))
+        })?;
+        Ok(Box::new(Follower {
+            view: request.view.clone(),
+            reader: request.reader.clone(),
+            feed,
+            content: content.filter(|_| request.snapshot),
+            pending: Vec::new(),
+            told,
+            up_to: request.up_to,
+            progress: self.progress.clone(),
+            index,
+            metrics: self.metrics.clone(),
+            ended: false,
+        }))
     }
 
     fn status(&self) -> PipelineStatus {
@@ -338,19 +384,16 @@ impl Reader for EngineReader {
             let count = |name: &str| self.logs.get(name).map_or(0, |log| log.rows());
             ViewStatus {
                 name: view.name.clone(),
-                state: ObjectState::default(),
+                state: self.state_of(closed.is_some(), self.progress.moved(index)),
                 closed,
                 lag_ms: closed.map_or(0, |closed| epoch.0.saturating_sub(closed.0)),
                 rows: self.stores.get(&view.node).map_or_else(|| count(&view.name), |store| store.keys()),
                 errors: count(&error_view(&view.name)),
             }
         };
-        let sink = |index: usize, sink: &SinkThread| SinkStatus {
-            name: sink.name.clone(),
-            state: ObjectState::default(),
-            rows: self.metrics.rows_of_sink(index),
-            queue_depth: sink.depth(),
-            queue_limit: SINK_STEPS_MAX,
+        let sink = |index: usize, sink: &SinkThread| {
+            let (rows, state) = self.metrics.of_sink(index);
+            SinkStatus { name: sink.name.clone(), state, rows, queue_depth: sink.depth(), queue_limit: sink.depth_max() }
         };
         let checkpoint = self.metrics.checkpoint();
         PipelineStatus {

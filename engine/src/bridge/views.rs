@@ -4,11 +4,13 @@
 //! checkpoint writes each of them once.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use freshet_core::{Batch, Counts, Diffs, Epoch, KeyCodec, Result};
+
+use crate::bridge::Feed;
 
 /// A changing log is added up when it holds twice as many changes as rows, and at least this many: amortised, sorting costs a logarithm.
 const COMPACT_ROWS: usize = 65_536;
@@ -32,6 +34,8 @@ struct ViewData {
     rows: i64,
     live_at_compaction: usize,
     small: usize,
+    /// Who is told of every batch.
+    feeds: Vec<Weak<Feed>>,
 }
 
 impl ViewLog {
@@ -46,6 +50,7 @@ impl ViewLog {
         data.changes += batch.len();
         data.rows += total(&batch);
         data.small += usize::from(batch.len() < 1024);
+        data.feeds.retain(|feed| feed.upgrade().is_some_and(|feed| feed.push(&batch)));
         data.push(batch);
         if self.append_only {
             if data.small > SMALL_BATCHES {
@@ -72,6 +77,26 @@ impl ViewLog {
         }
         let added = self.add_up(&visible.collect::<Vec<_>>());
         Ok(added.into_iter().map(|batch| repeated(&batch)).collect())
+    }
+
+    /// Lets `feed` know of all changes at `s` and later, those that are there already among them. Out: the content below `s` as insertions at
+    /// the epoch before it, None if it is empty. `Err` holds the lowest s that is kept.
+    pub fn follow(&self, s: Epoch, feed: &Arc<Feed>) -> Result<Option<Batch>, Epoch> {
+        let (below, above): (Vec<Batch>, Vec<Batch>) = {
+            let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
+            if s < data.compacted {
+                return Err(data.compacted);
+            }
+            let parts = data.batches.iter().map(|(_, batch)| batch.split_at(s)).unzip();
+            data.feeds.push(Arc::downgrade(feed));
+            parts
+        };
+        for batch in above.iter().filter(|batch| !batch.is_empty()) {
+            feed.push(batch);
+        }
+        let content = self.add_up(&below);
+        let at = Counts::Const(s.0.saturating_sub(1));
+        Ok(content.map(|batch| Batch::new(batch.rows().clone(), at, batch.diffs().clone(), Counts::Const(0))))
     }
 
     /// Live rows: insertions less retractions.

@@ -10,12 +10,12 @@ use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::{FeatureStore, Progress, Routes, Scorers, SinkQueue, ViewLog, entries};
+use crate::bridge::{FeatureStore, Progress, Questions, Routes, Scorers, SinkQueue, ViewLog, entries};
 use crate::edge::{EdgeBuilder, owner_of};
 use crate::metrics::Metrics;
 use crate::operators::{
     Aggregate, Bundle, Drift, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink,
-    filter, map_batches, offloaded_operator, project, shared, step_operator,
+    Upsert, filter, map_batches, offloaded_operator, project, shared, step_operator,
 };
 use crate::render::{error_view, operator_name};
 
@@ -32,6 +32,7 @@ pub struct Shared {
     /// Which version of a model scores a row.
     pub routes: Arc<Routes>,
     pub metrics: Arc<Metrics>,
+    pub questions: Arc<Questions>,
     /// There if the plan has a PREDICT.
     pub scorers: Option<Scorers>,
     pub source_names: Arc<[String]>,
@@ -84,6 +85,10 @@ impl<'scope> Builder<'scope, '_> {
         let appends = |input: usize| plan.node(node.inputs[input]).append_only;
         let own = match &node.op {
             Op::Source { source } => return self.source(*source, node, &name),
+            Op::Upsert { key } => {
+                let operator = Upsert::new(name.clone(), key.clone(), node.schema.clone(), names)?;
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), key))], operator)
+            }
             Op::Project { exprs } => {
                 map_batches(self.scope, &name, inputs[0].rows.clone(), project(name.clone(), exprs.clone(), node.schema.clone(), names))
             }
@@ -122,7 +127,7 @@ impl<'scope> Builder<'scope, '_> {
                 let operator = Feature::new(store, self.with.progress.clone(), (self.worker, self.peers), node.schema.clone(), (*eager, hindsight))?;
                 self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
             }
-            Op::Lookup { parts, at } => self.lookup(&name, node, (parts, *at), &inputs)?,
+            Op::Lookup { parts, at } => self.lookup(&name, id, (parts, *at), &inputs)?,
             Op::Predict { calls } => self.predict(&name, node, calls, &inputs[0])?,
             Op::Drift { spec } => {
                 let operator = Drift::new(&name, spec.clone(), schema_of(0), self.with.routes.clone())?;
@@ -136,7 +141,7 @@ impl<'scope> Builder<'scope, '_> {
     fn source(&mut self, source: usize, node: &Node, name: &str) -> Result<Bundle<'scope>> {
         let rows = self.inputs[source].to_stream(self.scope);
         let def = &self.with.plan.sources[source];
-        if def.format == Format::Plain {
+        if def.format != Format::Debezium {
             return Ok(map_batches(self.scope, name, rows, |batch, out| out.rows.push(batch)));
         }
         let operator = Live::new(name.to_string(), node.schema.clone(), self.with.source_names.clone())?;
@@ -146,8 +151,9 @@ impl<'scope> Builder<'scope, '_> {
         Ok(step_operator(self.scope, name, vec![(rows, Route::keys(&node.schema, &columns))], operator))
     }
 
-    fn lookup(&mut self, name: &str, node: &Node, (parts, at): (&[LookupPart], LookupTime), inputs: &[Bundle<'scope>]) -> Result<Bundle<'scope>> {
+    fn lookup(&mut self, name: &str, id: NodeId, (parts, at): (&[LookupPart], LookupTime), inputs: &[Bundle<'scope>]) -> Result<Bundle<'scope>> {
         let plan = &self.with.plan;
+        let node = plan.node(id);
         let left = plan.node(node.inputs[0]);
         let mut stores = Vec::new();
         for (part, input) in parts.iter().zip(&node.inputs[1..]) {
@@ -162,6 +168,7 @@ impl<'scope> Builder<'scope, '_> {
         }
         let names = self.with.source_names.clone();
         let operator = Lookup::new(name.to_string(), (stores, at), (&left.schema, node.schema.clone()), left.append_only, names)?;
+        let operator = operator.counting(self.with.questions.of(id)).over_whole_input(plan.needs_whole_input());
         // A retracted row must reach the worker that remembers its answer; rows that stay may be answered where they are.
         let route = if left.append_only { Route::Local } else { Route::keys(&left.schema, &all_columns(plan, node.inputs[0])) };
         let mut ports = vec![(inputs[0].clone(), route)];
@@ -227,6 +234,7 @@ impl<'scope> Builder<'scope, '_> {
     }
 }
 
+/// Only then may arrivals be folded away: a lookup at (q, s) with a finite s must still tell which had come.
 fn is_read_in_hindsight_only(plan: &Plan, feature: NodeId) -> bool {
     let mut readers = plan.nodes.iter().filter(|node| node.inputs.contains(&feature)).peekable();
     readers.peek().is_some() && readers.all(|node| matches!(node.op, Op::Lookup { at: LookupTime::EventTime { .. }, .. }))

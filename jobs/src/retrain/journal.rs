@@ -66,12 +66,24 @@ pub struct DataFacts {
     pub holdout_rows: u64,
     /// Rows of both that were left out because their label is NULL.
     pub null_labels: u64,
+    /// One per lookup AS OF a column; absent where the set asks as of arrival.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked_at: Vec<AskedAt>,
     /// Spine times of the training rows: [from, until).
     pub train_from: Epoch,
     pub train_until: Epoch,
     pub train_sha256: String,
     pub holdout_sha256: String,
     pub labels_sha256: String,
+}
+
+/// How many rows a lookup AS OF a column was asked for, and for how many of them the column is not their arrival (T5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedAt {
+    pub column: String,
+    pub rows: u64,
+    pub apart: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

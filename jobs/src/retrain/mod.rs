@@ -23,6 +23,7 @@ mod wiring;
 
 pub use files::write_parquet;
 pub use journal::{Journal, RunRecord, RunResult};
+pub use report::not_as_served;
 pub use trainer::kill_trainers;
-pub use training::{Asked, TrainingEngine, named};
+pub use training::{Asked, TrainingEngine, TrainingRows, named};
 pub use wiring::{Place, ProgramPlans, open_control};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::retrain::journal::{RunRecord, RunResult};
+use crate::progress::grouped;
+use crate::retrain::journal::{AskedAt, RunRecord, RunResult};
 
 /// `run retrain_delay-2013-…: every 60 days; auc 0.7100 against 0.6900: version 3 promoted (2.3 s)`.
 pub fn line(run: &RunRecord, took: Duration) -> String {
@@ -19,7 +20,14 @@ pub fn line(run: &RunRecord, took: Duration) -> String {
         Some(result) => format!("{} ({})", result.name(), run.reason.as_deref().unwrap_or("no reason given")),
         None => "not finished".to_string(),
     };
-    format!("run {}: {}{measured}: {version}{result} ({:.1} s)", run.run_id, run.cause, took.as_secs_f64())
+    let asked_at = run.data.iter().flat_map(|data| &data.asked_at).filter(|asked| asked.apart > 0);
+    let asked_at: String = asked_at.map(|asked| format!("; {}", not_as_served(asked))).collect();
+    format!("run {}: {}{measured}: {version}{result}{asked_at} ({:.1} s)", run.run_id, run.cause, took.as_secs_f64())
+}
+
+/// `1,204 of 20,679 rows ask at a time (at) that is not their arrival (T5)`.
+pub fn not_as_served(asked: &AskedAt) -> String {
+    format!("{} of {} rows ask at a time ({}) that is not their arrival (T5)", grouped(asked.apart), grouped(asked.rows), asked.column)
 }
 
 #[cfg(test)]

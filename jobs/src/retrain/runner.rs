@@ -16,7 +16,7 @@ use crate::retrain::journal::{DataFacts, Journal, RunRecord, TrainingFacts, sync
 use crate::retrain::saga::{self, Ended, Step};
 use crate::retrain::scoring::{Answer, Runtime, ask, late, numbers, reference, score};
 use crate::retrain::trainer::{Trainer, TrainerEnd, run_attempts};
-use crate::retrain::training::{Asked, TrainingEngine, label_values, schema_json, split, train_range};
+use crate::retrain::training::{Asked, TrainingEngine, TrainingRows, label_values, schema_json, split, train_range};
 use crate::retrain::verdict::{Evidence, judge, unusable};
 
 const TRAIN: &str = "train.parquet";
@@ -79,7 +79,7 @@ impl Runner<'_> {
         let set = self.set();
         let (from, until) = train_range(self.job, run.decided_at);
         let asked = Asked { set, from: Some(from), until: Some(run.decided_at), known: Some(run.decided_at) };
-        let Some(rows) = self.workshop.training.rows(asked, &self.workshop.stop)? else { return Ok(None) };
+        let Some(TrainingRows { rows, asked_at }) = self.workshop.training.rows(asked, &self.workshop.stop)? else { return Ok(None) };
         let split = split(set, self.job, run.decided_at, &rows)?;
         let folder = self.workshop.journal.folder(&run.run_id);
         let apart = folder.join(LABELS);
@@ -90,6 +90,7 @@ impl Runner<'_> {
             train_rows: split.train.num_rows() as u64,
             holdout_rows: split.holdout.num_rows() as u64,
             null_labels: split.null_labels,
+            asked_at,
             train_from: from,
             train_until: until,
             train_sha256: write_read_only(&folder.join(TRAIN), &split.train)?,

@@ -72,6 +72,7 @@ mod tests {
             train_rows: 7,
             holdout_rows: 3,
             null_labels: 0,
+            asked_at: Vec::new(),
             train_from: Epoch(0),
             train_until: Epoch(1),
             train_sha256: String::new(),

@@ -10,8 +10,10 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use freshet_core::{Connectors, Epoch, Error, KeyCodec, Plan, Result, RetrainingDef, TrainingMode, TrainingSetDef, event_times};
+use freshet_core::{Connectors, Epoch, Error, KeyCodec, Plan, Result, RetrainingDef, TrainingSetDef, event_times};
 use freshet_engine::{Engine, EngineConfig, StepCut};
+
+use crate::retrain::journal::AskedAt;
 
 /// How often the wait for the rows looks whether it should stop.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
@@ -50,20 +52,25 @@ pub struct Asked<'a> {
     pub known: Option<Epoch>,
 }
 
+/// What a training set's plan gave.
+#[derive(Debug, Clone)]
+pub struct TrainingRows {
+    pub rows: RecordBatch,
+    /// One per lookup AS OF a column (T5). It counts the rows that asked, which are more than `rows` where a join above the lookup drops some.
+    pub asked_at: Vec<AskedAt>,
+}
+
 impl TrainingEngine {
     /// The rows in (TIME, ID, all columns) order; `None`: `stop` said so first. Reads every source from its beginning, so it costs about what
     /// the pipeline has cost for these views so far. Errors: Data, Unavailable (a source), Internal.
-    pub fn rows(&self, asked: Asked, stop: &AtomicBool) -> Result<Option<RecordBatch>> {
+    pub fn rows(&self, asked: Asked, stop: &AtomicBool) -> Result<Option<TrainingRows>> {
         let training = self.plans.plan(&asked.set.name, asked.from, asked.until)?;
         let from: BTreeMap<String, Epoch> = match asked.from {
             Some(from) => training.horizons.into_iter().map(|(source, horizon)| (source, Epoch(from.0.saturating_sub(horizon)))).collect(),
             None => BTreeMap::new(),
         };
-        let cut = match asked.set.mode {
-            TrainingMode::AsServed => StepCut::Rows(8192),
-            // Hindsight sees all arrivals: the whole input is one step.
-            TrainingMode::EventTime => StepCut::All,
-        };
+        // A question about another time than the row's own needs all arrivals: the whole input is one step.
+        let cut = if training.plan.needs_whole_input() { StepCut::All } else { StepCut::Rows(8192) };
         let config = EngineConfig { workers: self.workers, from, until: asked.known, cut, ..EngineConfig::default() };
         let engine = Engine::start(training.plan, config, self.connectors.as_ref())?;
         while !engine.wait_timeout(WATCH_EVERY)? {
@@ -72,10 +79,12 @@ impl TrainingEngine {
             }
         }
         let snapshot = engine.reader().snapshot(&[&asked.set.name], None)?;
+        let asked_at = engine.question_times().into_iter();
+        let asked_at = asked_at.map(|times| AskedAt { column: times.column, rows: times.rows, apart: times.apart }).collect();
         engine.shutdown()?;
         let batches = snapshot.views[0].iter().map(|batch| batch.clone().with_schema(asked.set.schema.clone()));
         let rows = concat_batches(&asked.set.schema, &batches.collect::<std::result::Result<Vec<_>, _>>()?)?;
-        ordered(asked.set, &rows).map(Some)
+        Ok(Some(TrainingRows { rows: ordered(asked.set, &rows)?, asked_at }))
     }
 }
 
@@ -172,6 +181,7 @@ fn fields(schema: &SchemaRef) -> impl Iterator<Item = (&str, &DataType)> {
 mod tests {
     use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use arrow::datatypes::{Field, TimeUnit};
+    use freshet_core::TrainingMode;
 
     use super::*;
 

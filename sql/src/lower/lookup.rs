@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::logical_expr::{Expr, Extension};
 use freshet_core::{LookupPart, LookupTime, NodeId, Op, ServiceColumn, ServiceDef};
 
-use super::Lowering;
 use super::project::column;
+use super::{AskedColumn, Lowering};
 use crate::prediction::Prediction;
 use crate::refusal::{Refusal, Result};
 use crate::relation::{Asked, FeatureLookup, service_input};
@@ -26,14 +26,16 @@ impl Lowering<'_> {
         let service = self.services.get(&lookup.service).expect("the planner found the service").clone();
         let left = self.lower(&lookup.left)?;
         let mut wanted: Vec<Expr> = lookup.bindings.to_vec();
-        if let Asked::Hindsight(Some(time)) = &lookup.asked {
-            wanted.push(time.clone());
-        }
+        wanted.extend(lookup.asked.time().cloned());
         let (wide, bound) = self.extend(left, lookup.left.schema(), &wanted)?;
         let at = match &lookup.asked {
             Asked::Now | Asked::Arrival => LookupTime::Now,
+            Asked::Served(_) => LookupTime::AsServed { column: *bound.last().expect("the time stands behind the bindings") },
             Asked::Hindsight(time) => LookupTime::EventTime { column: time.as_ref().and_then(|_| bound.last().copied()) },
         };
+        if let (Some(Expr::Column(time)), Some(column)) = (lookup.asked.time(), at.column()) {
+            self.asked.push(AskedColumn { alias: lookup.alias.clone(), name: time.name.clone(), left: wide, column });
+        }
         let input = service_input(&service);
         let bound_to = |name: &str| bound[input.iter().position(|field| field.name() == name).expect("the input names every key and request column")];
 

@@ -16,6 +16,17 @@ pub(crate) struct Lowering<'a> {
     /// Sources, materialised views and feature views by name.
     pub relations: &'a BTreeMap<String, NodeId>,
     pub services: &'a BTreeMap<String, ServiceDef>,
+    /// Lookups at a column of their left side.
+    pub asked: Vec<AskedColumn>,
+}
+
+/// A lookup AS OF a column, by its names in the text and by its place in the plan.
+#[derive(Debug)]
+pub(crate) struct AskedColumn {
+    pub alias: String,
+    pub name: String,
+    pub left: NodeId,
+    pub column: usize,
 }
 
 impl Lowering<'_> {
@@ -63,7 +74,7 @@ impl Lowering<'_> {
             Op::Drift { .. } => true,
             Op::Lookup { .. } | Op::Predict { .. } => self.plan.node(inputs[0]).append_only,
             Op::Source { .. } => true,
-            Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
+            Op::Upsert { .. } | Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
         };
         self.plan.push(Node { op, inputs, schema, append_only })
     }

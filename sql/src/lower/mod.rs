@@ -13,5 +13,5 @@ mod scan;
 mod union;
 
 pub(crate) use feature::FeatureQuery;
-pub(crate) use lowering::Lowering;
+pub(crate) use lowering::{AskedColumn, Lowering};
 pub(crate) use output::storable;

@@ -9,7 +9,7 @@ const CREATED_LATER: [(&[&str], &str); 9] = [
     (&["CONNECTION"], "write its options into each source and sink: WITH (connector = …)"),
     (&["INDEX"], "leave it out: a feature view is found by its ENTITY; make one if the view is to be asked by key"),
     (&["FUNCTION"], "write the expression into a view and select from that"),
-    (&["SUBSCRIPTION"], "CREATE SINK name FROM view WITH (…) FORMAT DEBEZIUM ENCODE JSON writes every change"),
+    (&["SUBSCRIPTION"], "SUBSCRIBE TO view, asked of the running pipeline, tells every change"),
     (&["SCHEMA"], "leave it out: the names of a pipeline have one part"),
     (&["DATABASE"], "leave it out: a pipeline is a script of its own"),
     (&["TEMPORARY", "VIEW"], "write CREATE VIEW, which is only a name for a query"),
@@ -22,10 +22,9 @@ const LISTED: &str = "EXPLAIN (AST) name prints what made it; a running pipeline
 const READ: &str = "leave it out: one query sees one epoch of everything it reads";
 
 /// Statements that may come one day, and what to do until then.
-const LATER: [(&str, &str); 13] = [
+const LATER: [(&str, &str); 12] = [
     ("DROP", DECLARE),
     ("ALTER", DECLARE),
-    ("SUBSCRIBE", "CREATE SINK name FROM view WITH (…) FORMAT DEBEZIUM ENCODE JSON writes every change"),
     ("FLUSH", "leave it out: rows become visible epoch by epoch"),
     ("SHOW", LISTED),
     ("DESCRIBE", LISTED),
@@ -44,6 +43,10 @@ pub fn statement(cursor: &Cursor) -> Option<SqlError> {
     if first == "INSERT" {
         let error = cursor.error_here("INSERT INTO is not supported");
         return Some(error.help("make the SELECT a materialized view, then CREATE SINK name FROM view WITH (…) FORMAT … ENCODE …"));
+    }
+    if first == "SUBSCRIBE" {
+        let error = cursor.error_here("SUBSCRIBE is no statement of a script");
+        return Some(error.help("ask it of the running pipeline: freshet sql 'SUBSCRIBE TO view'; CREATE SINK writes every change elsewhere"));
     }
     let (_, help) = LATER.iter().find(|(word, _)| *word == first)?;
     Some(cursor.error_here(format!("{first} is not supported yet")).help(*help))

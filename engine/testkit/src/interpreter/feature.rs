@@ -171,18 +171,17 @@ impl Interpreter {
         index
     }
 
-    /// C1b: each left row that enters at t is answered at (t, t), and keeps the answer until it leaves. In hindsight (T4): at q of its time
-    /// column, or of its epoch, by everything that ever arrived and stayed; a row without a time finds nothing.
+    /// C1b: each left row that enters at t is answered at (t, t), and keeps the answer until it leaves. At a time column (T4, T5): as
+    /// served then, at q = s; in hindsight, also at its epoch, by everything that ever arrived and stayed. A row without a time finds nothing.
     pub(super) fn lives_of_lookup(&self, node: NodeId, parts: &[LookupPart], at: LookupTime) -> Vec<Life<Row>> {
         let inputs = &self.plan.node(node).inputs;
         let schema = &self.plan.node(inputs[0]).schema;
+        let time_of = |life: &Life<Row>, column: usize| event_time_of(&life.row[column], schema.field(column).data_type());
         let point_of = |life: &Life<Row>| match at {
             LookupTime::Now => Some(ReadPoint::at(life.entered)),
             LookupTime::EventTime { column: None } => Some(ReadPoint { q: life.entered, s: Epoch::MAX }),
-            LookupTime::EventTime { column: Some(column) } => {
-                let time = event_time_of(&life.row[column], schema.field(column).data_type())?;
-                Some(ReadPoint { q: time.epoch_ceil(), s: Epoch::MAX })
-            }
+            LookupTime::EventTime { column: Some(column) } => Some(ReadPoint { q: time_of(life, column)?.epoch_ceil(), s: Epoch::MAX }),
+            LookupTime::AsServed { column } => Some(ReadPoint::at(time_of(life, column)?.epoch_ceil())),
         };
         let answered = |life: &Life<Row>| {
             let point = point_of(life);

@@ -1,6 +1,10 @@
 //! Settings of the engine, as plain data. Who reads files, flags and the environment is `jobs`.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use freshet_core::Epoch;
 
 /// How epochs are cut into steps. Results per epoch do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +15,25 @@ pub enum StepCut {
     Epochs(usize),
     /// All epochs of bounded input in one step.
     All,
+}
+
+/// Is told what a step is about to compute, so that whoever finds the process dead knows where to look.
+pub trait StepJournal: Debug + Send + Sync {
+    /// Called before the workers get the step. So many steps, this one included, are open.
+    fn opening(&self, end: Epoch, records: &[StepRecords], open_steps: usize);
+
+    /// How many rows the next step should have at most; it is then computed alone. None: as many as usual.
+    fn rows_max(&self) -> Option<usize>;
+}
+
+/// Records of one partition in one step: the first and the last offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepRecords {
+    /// By its place in the plan.
+    pub source: usize,
+    pub partition: u32,
+    pub from: u64,
+    pub to: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -34,6 +57,9 @@ pub struct EngineConfig {
     pub until: Option<freshet_core::Epoch>,
     /// Stops handing out steps after this epoch, as if the process had been asked to stop there; for tests of restore.
     pub stop_after: Option<freshet_core::Epoch>,
+    /// Answers from the newest checkpoint: reads no source, and time stands still.
+    pub frozen: bool,
+    pub journal: Option<Arc<dyn StepJournal>>,
 }
 
 impl Default for EngineConfig {
@@ -49,6 +75,8 @@ impl Default for EngineConfig {
             from: std::collections::BTreeMap::new(),
             until: None,
             stop_after: None,
+            frozen: false,
+            journal: None,
         }
     }
 }

@@ -6,15 +6,23 @@
 //! | `store.rs` | finds and reads files through `object_store`; a bucket will be one line there |
 //! | `source/` | reads files record by record, ahead of the poller |
 //! | `decode/` | bytes of one record to typed cells, or a dead letter |
+//! | `avro/`, `protobuf/` | the two encodings whose records need a schema, both ways |
+//! | `registry/`, `schema_text.rs` | where such schemas come from: a registry, a file, the script |
 //! | `encode/`, `sink/` | rows to bytes that are the same in every run |
 #![forbid(unsafe_code)]
 
+mod avro;
 mod connectors;
 mod decode;
 mod encode;
 mod options;
+mod protobuf;
+mod registry;
+mod schema_text;
 mod sink;
 mod source;
 mod store;
 
 pub use connectors::BuiltIn;
+pub use decode::{Cell, Metadata, NoMetadata, Record, RecordDecoder, Rows, Wait};
+pub use encode::{OutRecord, RecordEncoder};

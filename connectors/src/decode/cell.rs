@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use arrow::datatypes::TimeUnit;
+
 /// What an encoding can say about a value. Text is known to be text; Raw is a CSV field, which its column's type gives a meaning.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell<'a> {
@@ -11,10 +13,15 @@ pub enum Cell<'a> {
     /// Above i64.
     UInt(u64),
     Float(f64),
-    /// Milliseconds since 1970: what connectors know of a record's time.
-    Instant(i64),
     Text(Cow<'a, str>),
     Raw(Cow<'a, str>),
+    Bytes(Cow<'a, [u8]>),
+    /// Since 1970 in this unit, from an encoding that has types of its own.
+    Instant(i64, TimeUnit),
+    /// Days since 1970.
+    Day(i32),
+    /// The digits of a decimal number, and how many of them stand behind the point.
+    Decimal(i128, i8),
     /// An object or an array, by that name.
     Nested(&'static str),
 }
@@ -27,11 +34,23 @@ impl std::fmt::Display for Cell<'_> {
             Cell::Int(value) => write!(f, "{value}"),
             Cell::UInt(value) => write!(f, "{value}"),
             Cell::Float(value) => write!(f, "{value:?}"),
-            Cell::Instant(millis) => write!(f, "the time {millis} ms"),
             Cell::Text(text) => write!(f, "the string \"{}\"", shortened(text)),
             Cell::Raw(text) => write!(f, "\"{}\"", shortened(text)),
+            Cell::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Cell::Instant(value, unit) => write!(f, "the instant {value} {}", unit_name(*unit)),
+            Cell::Day(day) => write!(f, "the day {day} since 1970"),
+            Cell::Decimal(digits, scale) => write!(f, "the decimal {digits}e{}", -i32::from(*scale)),
             Cell::Nested(name) => write!(f, "an {name}"),
         }
+    }
+}
+
+fn unit_name(unit: TimeUnit) -> &'static str {
+    match unit {
+        TimeUnit::Second => "s",
+        TimeUnit::Millisecond => "ms",
+        TimeUnit::Microsecond => "us",
+        TimeUnit::Nanosecond => "ns",
     }
 }
 

@@ -1,11 +1,13 @@
 //! Builds one column from cells. In: cells of any encoding. Out: an Arrow array of the declared type; every value fits or is refused with the reason.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::*;
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::kernels::cast_utils::{Parser, parse_decimal, string_to_datetime};
+use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::*;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use chrono::Utc;
 
 use super::Cell;
@@ -15,6 +17,7 @@ pub struct ColumnBuilder {
     data_type: DataType,
     values: Values,
     valid: Vec<bool>,
+    held: bool,
 }
 
 enum Values {
@@ -24,6 +27,7 @@ enum Values {
     UInt(Vec<u64>),
     Float(Vec<f64>),
     Decimal(Vec<i128>),
+    /// Texts and bytes alike.
     Text {
         bytes: Vec<u8>,
         ends: Vec<i32>,
@@ -41,6 +45,7 @@ pub fn sql_name(data_type: &DataType) -> String {
         DataType::Float32 => "REAL".into(),
         DataType::Float64 => "DOUBLE".into(),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
+        DataType::Binary => "BYTEA".into(),
         DataType::Date32 => "DATE".into(),
         DataType::Timestamp(TimeUnit::Second, _) => "TIMESTAMP(0)".into(),
         DataType::Timestamp(TimeUnit::Millisecond, _) => "TIMESTAMP(3)".into(),
@@ -74,7 +79,7 @@ impl Values {
             DataType::UInt64 => Values::UInt(Vec::new()),
             DataType::Float32 | DataType::Float64 => Values::Float(Vec::new()),
             DataType::Decimal128(_, _) => Values::Decimal(Vec::new()),
-            DataType::Utf8 => Values::Text { bytes: Vec::new(), ends: Vec::new() },
+            DataType::Utf8 | DataType::Binary => Values::Text { bytes: Vec::new(), ends: Vec::new() },
             _ => return None,
         })
     }
@@ -84,7 +89,7 @@ impl ColumnBuilder {
     /// Panics if the type did not pass `check_types`.
     pub fn new(data_type: &DataType) -> ColumnBuilder {
         let values = Values::empty(data_type).expect("types are checked when the source is declared");
-        ColumnBuilder { data_type: data_type.clone(), values, valid: Vec::new() }
+        ColumnBuilder { data_type: data_type.clone(), values, valid: Vec::new(), held: false }
     }
 
     /// Errors: why the cell does not fit; the column is then unchanged.
@@ -100,13 +105,12 @@ impl ColumnBuilder {
             Values::UInt(values) => unsigned(cell).map(|value| values.push(value)),
             Values::Float(values) => float(data_type, cell).map(|value| values.push(value)),
             Values::Decimal(values) => decimal(data_type, cell).map(|value| values.push(value)),
-            Values::Text { bytes, ends } => match cell {
-                Cell::Text(text) | Cell::Raw(text) => i32::try_from(bytes.len() + text.len()).ok().map(|end| {
-                    bytes.extend_from_slice(text.as_bytes());
-                    ends.push(end);
-                }),
-                _ => None,
-            },
+            Values::Text { bytes, ends } => content(data_type, cell).and_then(|content| {
+                let end = i32::try_from(bytes.len() + content.len()).ok()?;
+                bytes.extend_from_slice(&content);
+                ends.push(end);
+                Some(())
+            }),
         };
         fitted.ok_or_else(|| format!("expected {}, found {cell}", sql_name(data_type)))?;
         self.valid.push(true);
@@ -115,6 +119,14 @@ impl ColumnBuilder {
 
     pub fn len(&self) -> usize {
         self.valid.len()
+    }
+
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether the last cell is not NULL.
@@ -173,6 +185,9 @@ impl ColumnBuilder {
             Values::Decimal(values) => Arc::new(Decimal128Array::new(values.into(), nulls).with_data_type(self.data_type.clone())),
             Values::Text { bytes, ends } => {
                 let offsets = OffsetBuffer::new(std::iter::once(0).chain(ends).collect::<ScalarBuffer<i32>>());
+                if self.data_type == DataType::Binary {
+                    return Arc::new(BinaryArray::new(offsets, bytes.into(), nulls));
+                }
                 Arc::new(StringArray::new(offsets, bytes.into(), nulls))
             }
         }
@@ -202,6 +217,17 @@ fn narrowed(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -
     }
 }
 
+/// The bytes of a text or byte column. Encodings of text write bytes in base64; bytes that are UTF-8 are text.
+fn content<'a>(data_type: &DataType, cell: &'a Cell) -> Option<Cow<'a, [u8]>> {
+    match (data_type, cell) {
+        (DataType::Utf8, Cell::Text(text) | Cell::Raw(text)) => Some(Cow::Borrowed(text.as_bytes())),
+        (DataType::Utf8, Cell::Bytes(bytes)) => std::str::from_utf8(bytes).is_ok().then_some(Cow::Borrowed(bytes)),
+        (DataType::Binary, Cell::Bytes(bytes)) => Some(Cow::Borrowed(bytes)),
+        (DataType::Binary, Cell::Text(text) | Cell::Raw(text)) => BASE64_STANDARD.decode(text.as_ref()).ok().map(Cow::Owned),
+        _ => None,
+    }
+}
+
 fn boolean(cell: &Cell) -> Option<bool> {
     match cell {
         Cell::Bool(value) => Some(*value),
@@ -217,7 +243,7 @@ fn boolean(cell: &Cell) -> Option<bool> {
 /// JSON has one kind of number: 2.0 is an integer, 2.5 is none.
 fn integer(cell: &Cell) -> Option<i64> {
     match cell {
-        Cell::Int(value) | Cell::Instant(value) => Some(*value),
+        Cell::Int(value) => Some(*value),
         Cell::Float(value) if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 => Some(*value as i64),
         Cell::Raw(text) => text.trim().parse().ok(),
         _ => None,
@@ -252,6 +278,7 @@ fn float(data_type: &DataType, cell: &Cell) -> Option<f64> {
         Cell::Int(value) => *value as f64,
         Cell::UInt(value) => *value as f64,
         Cell::Float(value) => *value,
+        Cell::Decimal(digits, scale) => *digits as f64 / 10_f64.powi(i32::from(*scale)),
         Cell::Text(text) => match text.as_ref() {
             "NaN" => f64::NAN,
             "Infinity" => f64::INFINITY,
@@ -279,14 +306,57 @@ fn decimal(data_type: &DataType, cell: &Cell) -> Option<i128> {
         Cell::UInt(value) => value.to_string(),
         Cell::Float(value) => value.to_string(),
         Cell::Text(text) | Cell::Raw(text) => text.trim().to_string(),
+        Cell::Decimal(digits, from) => {
+            return rescaled(*digits, *from, *scale).filter(|value| Decimal128Type::is_valid_decimal_precision(*value, *precision));
+        }
         _ => return None,
     };
-    parse_decimal::<Decimal128Type>(&text, *precision, *scale).ok()
+    let value = decimal_of(&text, *scale).filter(|value| Decimal128Type::is_valid_decimal_precision(*value, *precision))?;
+    // A float has lost the digits behind its fifteenth: a text keeps them.
+    let exact = !matches!(cell, Cell::Float(_)) || value.unsigned_abs() < 1_000_000_000_000_000;
+    exact.then_some(value)
+}
+
+/// A number as text, with or without a point and an exponent, in digits of this scale; what is finer is rounded half away from zero. Arrow's
+/// own parser overflows on long exponents.
+fn decimal_of(text: &str, scale: i8) -> Option<i128> {
+    const EXPONENT_MAX: i64 = 1_000;
+    let (negative, text) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, exponent.parse::<i64>().ok().filter(|exponent| exponent.abs() <= EXPONENT_MAX)?),
+        None => (text, 0),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = || whole.bytes().chain(fraction.bytes());
+    if digits().next().is_none() || !digits().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    // How many of the digits count; the next one rounds.
+    let kept = whole.len() as i64 + exponent + i64::from(scale);
+    let mut value = 0_i128;
+    for place in 0..kept.max(0) {
+        let digit = usize::try_from(place).ok().and_then(|place| digits().nth(place)).map_or(0, |digit| digit - b'0');
+        value = value.checked_mul(10)?.checked_add(i128::from(digit))?;
+    }
+    let next = usize::try_from(kept).ok().and_then(|kept| digits().nth(kept));
+    value += i128::from(next.is_some_and(|digit| digit >= b'5'));
+    Some(if negative { -value } else { value })
+}
+
+/// The same number with other digits behind the point; None if that would round.
+fn rescaled(digits: i128, from: i8, to: i8) -> Option<i128> {
+    let power = 10_i128.checked_pow(u32::from(from.abs_diff(to)))?;
+    if to >= from { digits.checked_mul(power) } else { (digits % power == 0).then_some(digits / power) }
 }
 
 fn date(cell: &Cell) -> Option<i64> {
     let days = match cell {
         Cell::Int(value) => i32::try_from(*value).ok(),
+        Cell::Day(day) => Some(*day),
         Cell::Text(text) | Cell::Raw(text) => Date32Type::parse(text.trim()),
         _ => None,
     };
@@ -297,14 +367,7 @@ fn date(cell: &Cell) -> Option<i64> {
 fn timestamp(unit: TimeUnit, cell: &Cell) -> Option<i64> {
     let text = match cell {
         Cell::Int(value) => return Some(*value),
-        Cell::Instant(millis) => {
-            return match unit {
-                TimeUnit::Second => Some(millis.div_euclid(1_000)),
-                TimeUnit::Millisecond => Some(*millis),
-                TimeUnit::Microsecond => millis.checked_mul(1_000),
-                TimeUnit::Nanosecond => millis.checked_mul(1_000_000),
-            };
-        }
+        Cell::Instant(value, from) => return in_unit(*value, *from, unit),
         Cell::Raw(text) if text.trim().parse::<i64>().is_ok() => return text.trim().parse().ok(),
         Cell::Text(text) | Cell::Raw(text) => text.trim(),
         _ => return None,
@@ -316,6 +379,18 @@ fn timestamp(unit: TimeUnit, cell: &Cell) -> Option<i64> {
         TimeUnit::Microsecond => Some(instant.timestamp_micros()),
         TimeUnit::Nanosecond => instant.timestamp_nanos_opt(),
     }
+}
+
+/// Finer digits are cut off.
+fn in_unit(value: i64, from: TimeUnit, to: TimeUnit) -> Option<i64> {
+    let per_second = |unit| match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    };
+    let (from, to): (i64, i64) = (per_second(from), per_second(to));
+    if to >= from { value.checked_mul(to / from) } else { Some(value.div_euclid(from / to)) }
 }
 
 #[cfg(test)]
@@ -352,6 +427,18 @@ mod tests {
         assert_eq!(int(ms.clone(), Cell::Int(5)), 5);
         assert_eq!(int(DataType::Timestamp(TimeUnit::Second, None), Cell::Text("1970-01-01T00:01:00Z".into())), 60);
         assert_eq!(reason(ms, Cell::Text("yesterday".into())), "expected TIMESTAMP(3), found the string \"yesterday\"");
+    }
+
+    #[test]
+    fn decimals_are_read_whole_or_refused() {
+        let read = |text: &str| decimal_of(text, 2);
+        assert_eq!([read("1"), read("-1.5"), read("+.25"), read("1.005"), read("-1.004")], [100, -150, 25, 101, -100].map(Some));
+        assert_eq!([read("12e-1"), read("1.5E2"), read("4e-3"), read("5e-3"), read("0e999")], [120, 15_000, 0, 1, 0].map(Some));
+        for text in ["", "-", ".", "1e", "1e99", "1e5000", "1,5", "0x1", "1.2.3", "NaN", "99999999999999999999999999999999999999999"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        assert_eq!(reason(DataType::Decimal128(38, 0), Cell::Float(1e20)), "expected DECIMAL(38, 0), found 1e20");
+        assert_eq!(reason(DataType::Decimal128(5, 2), Cell::Int(1_000)), "expected DECIMAL(5, 2), found 1000");
     }
 
     #[test]

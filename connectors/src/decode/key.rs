@@ -2,41 +2,66 @@
 
 use std::borrow::Cow;
 
-use freshet_core::{OptionError, Result, SourceDef};
+use freshet_core::{Encode, OptionError, Result, SourceDef};
 
 use super::record::{KEY_ENCODE, Refusal, RowDecoder};
-use super::{Cell, Fault, JsonDecoder, Rows};
+use super::{AvroDecoder, BytesDecoder, Cell, Fault, JsonDecoder, Rows};
 use crate::options;
 
-/// How keys read: `key.encode`.
+/// `key.encode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
-    /// An object is JSON; anything else is the text of the one column.
-    Guess,
     Text,
+    /// An object, or the value of the one column.
     Json,
+    /// Framed like the values: an object or the value of the one column.
+    Avro,
+    Bytes,
+}
+
+enum Reader {
+    /// An object is JSON; anything else is the text of the one column.
+    Guess(JsonDecoder),
+    Text,
+    Json(JsonDecoder),
+    Row(Box<dyn RowDecoder>),
 }
 
 pub struct KeyDecoder {
     columns: Vec<usize>,
     names: Vec<String>,
-    encoding: Encoding,
-    json: JsonDecoder,
+    reader: Reader,
+    /// What the value has of the key columns that the key fills again.
+    kept: Vec<usize>,
 }
 
 impl KeyDecoder {
     pub fn check(def: &SourceDef) -> Result<(), OptionError> {
-        let encoding = encoding(def)?;
-        if encoding == Encoding::Text && def.key.len() != 1 {
-            return Err(options::wrong(KEY_ENCODE, "a key of several columns is no text; use key.encode = 'json'"));
+        let single = def.key.len() == 1;
+        match encoding(def)? {
+            Some(Encoding::Text) if !single => Err(options::wrong(KEY_ENCODE, "a key of several columns is no text; use key.encode = 'json'")),
+            Some(Encoding::Bytes) => BytesDecoder::new(&def.schema, &def.key).map(|_| ()).map_err(|message| options::wrong(KEY_ENCODE, message)),
+            Some(Encoding::Avro) if !def.options.contains_key(crate::schema_text::REGISTRY) => {
+                Err(options::wrong(KEY_ENCODE, "key.encode = 'avro' needs schema.registry = 'http://…', where the schemas of keys are"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub fn open(def: &SourceDef) -> Result<KeyDecoder> {
-        let encoding = encoding(def).map_err(|error| freshet_core::Error::invalid(error.message))?;
+        let invalid = |message: String| freshet_core::Error::invalid(format!("source {}: {message}", def.name));
+        let json = JsonDecoder::new(&def.schema, &def.key);
+        let framed = def.encode == Encode::Avro && def.options.contains_key(crate::schema_text::REGISTRY);
+        let reader = match encoding(def).map_err(|error| invalid(error.message))? {
+            None if framed && def.key.len() > 1 => Reader::Row(Box::new(AvroDecoder::open(def, &def.key, false)?)),
+            None => Reader::Guess(json),
+            Some(Encoding::Text) => Reader::Text,
+            Some(Encoding::Json) => Reader::Json(json),
+            Some(Encoding::Avro) => Reader::Row(Box::new(AvroDecoder::open(def, &def.key, false)?)),
+            Some(Encoding::Bytes) => Reader::Row(Box::new(BytesDecoder::new(&def.schema, &def.key).map_err(invalid)?)),
+        };
         let names = def.key.iter().map(|column| def.schema.field(*column).name().clone()).collect();
-        Ok(KeyDecoder { columns: def.key.clone(), names, encoding, json: JsonDecoder::new(&def.schema, &def.key) })
+        Ok(KeyDecoder { columns: def.key.clone(), names, reader, kept: Vec::new() })
     }
 
     pub fn columns(&self) -> &[usize] {
@@ -45,12 +70,17 @@ impl KeyDecoder {
 
     /// Fills the key columns that the row under construction does not have. Faults: one is still NULL then.
     pub fn complete(&mut self, key: Option<&[u8]>, rows: &mut Rows) -> Result<(), Refusal> {
-        let missing: Vec<usize> = self.columns.iter().copied().filter(|column| !rows.is_set(*column)).collect();
-        if missing.is_empty() {
+        if self.columns.iter().all(|column| rows.is_set(*column)) {
             return Ok(());
         }
         if let Some(key) = key {
-            self.fill(key, &missing, rows)?;
+            self.kept.clear();
+            self.kept.extend(self.columns.iter().copied().filter(|column| rows.is_set(*column)));
+            // What the value says counts.
+            rows.hold(&self.kept, true);
+            let filled = self.fill(key, rows).map_err(refused_in_key);
+            rows.hold(&self.kept, false);
+            filled?;
         }
         match self.columns.iter().position(|column| !rows.is_set(*column)) {
             None => Ok(()),
@@ -62,54 +92,40 @@ impl KeyDecoder {
         }
     }
 
-    fn fill(&mut self, key: &[u8], missing: &[usize], rows: &mut Rows) -> Result<(), Refusal> {
+    fn fill(&mut self, key: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
         let object = key.first() == Some(&b'{');
-        match self.encoding {
-            Encoding::Json if object => self.json.fill_only(key, missing, rows),
-            Encoding::Guess if object || self.columns.len() > 1 => self.json.fill_only(key, missing, rows),
-            Encoding::Json if self.columns.len() == 1 => {
-                let cell = super::json::parse(key, super::json::CellSeed).map_err(in_key)?;
-                Ok(rows.set(self.columns[0], &cell).map_err(in_key)?)
+        let single = self.columns.len() == 1;
+        match &mut self.reader {
+            Reader::Row(decoder) => decoder.fill(key, rows),
+            Reader::Json(json) if object || !single => json.fill(key, rows),
+            Reader::Guess(json) if object || !single => json.fill(key, rows),
+            Reader::Json(_) => {
+                let cell = super::json::parse(key, super::json::CellSeed)?;
+                Ok(rows.set(self.columns[0], &cell)?)
             }
-            Encoding::Json => self.json.fill_only(key, missing, rows),
-            Encoding::Text | Encoding::Guess => {
-                let text = std::str::from_utf8(key)
-                    .map_err(|error| Fault::of_record(format!("the key is not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
-                Ok(rows.set(self.columns[0], &Cell::Raw(Cow::Borrowed(text))).map_err(in_key)?)
+            Reader::Text | Reader::Guess(_) => {
+                let text = std::str::from_utf8(key).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
+                Ok(rows.set(self.columns[0], &Cell::Raw(Cow::Borrowed(text)))?)
             }
         }
     }
+}
+
+fn encoding(def: &SourceDef) -> Result<Option<Encoding>, OptionError> {
+    Ok(Some(match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
+        None => return Ok(None),
+        Some("text") => Encoding::Text,
+        Some("json") => Encoding::Json,
+        Some("avro") => Encoding::Avro,
+        Some("bytes") => Encoding::Bytes,
+        Some(other) => return Err(options::wrong(KEY_ENCODE, format!("key.encode is 'text', 'json', 'avro' or 'bytes', not '{other}'"))),
+    }))
 }
 
 /// Says that it was the key.
-pub fn in_key(fault: Fault) -> Fault {
-    Fault { field: fault.field, reason: format!("in the record's key: {}", fault.reason) }
-}
-
-fn encoding(def: &SourceDef) -> Result<Encoding, OptionError> {
-    match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
-        None => Ok(Encoding::Guess),
-        Some("text") => Ok(Encoding::Text),
-        Some("json") => Ok(Encoding::Json),
-        Some(other) => Err(options::wrong(KEY_ENCODE, format!("key.encode is 'text' or 'json', not '{other}'"))),
-    }
-}
-
-impl JsonDecoder {
-    /// Fills these columns only, from a key.
-    fn fill_only(&mut self, key: &[u8], columns: &[usize], rows: &mut Rows) -> Result<(), Refusal> {
-        // A key has few columns: decoding them all again costs less than choosing.
-        let kept: Vec<usize> = self.columns().iter().copied().filter(|column| !columns.contains(column)).collect();
-        if kept.is_empty() {
-            return self.fill(key, rows).map_err(refused_in_key);
-        }
-        JsonDecoder::new(&rows.schema().clone(), columns).fill(key, rows).map_err(refused_in_key)
-    }
-}
-
 fn refused_in_key(refusal: Refusal) -> Refusal {
     match refusal {
-        Refusal::Fault(fault) => Refusal::Fault(in_key(fault)),
+        Refusal::Fault(fault) => Refusal::Fault(Fault { field: fault.field, reason: format!("in the record's key: {}", fault.reason) }),
         wait => wait,
     }
 }

@@ -1,19 +1,25 @@
 //! Bytes of one record to typed cells of a row, or the reason why not.
 
+mod avro;
+mod bytes;
 mod cell;
 mod column;
 mod csv;
 mod debezium;
 mod json;
 mod key;
+mod protobuf;
 mod record;
 mod rows;
 
 pub use cell::Cell;
 pub use column::{check_types, sql_name};
-pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, record_bytes_max, source_options};
+pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, encode_options, record_bytes_max, source_options};
 pub use rows::{BATCH_RECORDS_MAX, Fault, Rows};
 
+use avro::AvroDecoder;
+use bytes::BytesDecoder;
 use csv::CsvDecoder;
 use debezium::DebeziumDecoder;
 use json::JsonDecoder;
+use protobuf::ProtobufDecoder;

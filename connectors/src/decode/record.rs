@@ -5,8 +5,11 @@
 use freshet_core::{Encode, Error, Format, MetadataColumn, OptionError, Result, SourceDef};
 
 use super::key::KeyDecoder;
-use super::{Cell, CsvDecoder, DebeziumDecoder, Fault, JsonDecoder, Rows, check_types};
+use super::{AvroDecoder, BytesDecoder, Cell, CsvDecoder, DebeziumDecoder, Fault, JsonDecoder, ProtobufDecoder, Rows, check_types};
 use crate::options::{self, Csv};
+use crate::protobuf::MESSAGE;
+use crate::registry::{REGISTRY_OPTIONS, RegistryOptions};
+use crate::schema_text::{self, REGISTRY, SCHEMA, SCHEMA_FILE};
 
 pub const MAX_RECORD_BYTES: &str = "max_record_bytes";
 pub const KEY_ENCODE: &str = "key.encode";
@@ -103,6 +106,7 @@ impl RecordDecoder {
         let data = data_columns(def);
         let bytes = match (def.format, def.encode) {
             (Format::Debezium, Encode::Json) => Bytes::Changes(Box::new(DebeziumDecoder::new(&def.schema, &data))),
+            (Format::Debezium, _) => Bytes::Changes(Box::new(AvroDecoder::open(def, &data, true)?)),
             (Format::Upsert, _) => Bytes::Upserts { value: value_decoder(def, &data)?, key: KeyDecoder::open(def)? },
             _ => Bytes::Rows(value_decoder(def, &data)?),
         };
@@ -199,7 +203,10 @@ fn value_decoder(def: &SourceDef, data: &[usize]) -> Result<Box<dyn RowDecoder>>
             let options = Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?;
             Box::new(CsvDecoder::new(def.schema.clone(), data, options))
         }
-        encode => return Err(Error::invalid(format!("source {}: records of ENCODE {encode:?} cannot be read yet", def.name))),
+        Encode::Avro => Box::new(AvroDecoder::open(def, data, false)?),
+        Encode::Protobuf => Box::new(ProtobufDecoder::open(def, data)?),
+        Encode::Bytes => Box::new(BytesDecoder::new(&def.schema, data).map_err(Error::invalid)?),
+        Encode::Parquet => return Err(Error::internal(format!("source {}: a record is no Parquet file", def.name))),
     })
 }
 
@@ -208,29 +215,49 @@ pub fn source_options(format: Format, encode: Encode) -> Vec<&'static str> {
     let mut names = vec![MAX_RECORD_BYTES];
     if format == Format::Upsert {
         names.push(KEY_ENCODE);
+        if !matches!(encode, Encode::Avro | Encode::Protobuf) {
+            names.extend(REGISTRY_OPTIONS);
+        }
     }
-    if encode == Encode::Csv {
-        names.extend(options::CSV);
-    }
+    names.extend(encode_options(encode));
     names
+}
+
+/// The options of an encoding, for sources and sinks alike.
+pub fn encode_options(encode: Encode) -> Vec<&'static str> {
+    match encode {
+        Encode::Csv => options::CSV.to_vec(),
+        Encode::Avro => [&[SCHEMA, SCHEMA_FILE][..], &REGISTRY_OPTIONS].concat(),
+        Encode::Protobuf => [&[SCHEMA, SCHEMA_FILE, MESSAGE][..], &REGISTRY_OPTIONS].concat(),
+        Encode::Json | Encode::Bytes | Encode::Parquet => Vec::new(),
+    }
 }
 
 /// Errors: what is wrong with FORMAT, ENCODE, their options or the columns. Asks no one outside.
 pub fn check_source(def: &SourceDef) -> Result<(), OptionError> {
     let whole = |message: String| OptionError { option: None, message };
     record_bytes_max(def)?;
-    match (def.format, def.encode) {
-        (_, Encode::Parquet) => return Err(whole("ENCODE PARQUET is for files; a record is JSON, CSV, AVRO, PROTOBUF or BYTES".into())),
-        (Format::Debezium, encode) if encode != Encode::Json => {
-            return Err(crate::connectors::combination(encode, "FORMAT DEBEZIUM is read from ENCODE JSON only"));
+    if def.encode == Encode::Parquet {
+        return Err(whole("ENCODE PARQUET is for files; a record is JSON, CSV, AVRO, PROTOBUF or BYTES".into()));
+    }
+    if def.format == Format::Debezium && !matches!(def.encode, Encode::Json | Encode::Avro) {
+        return Err(crate::connectors::combination(def.encode, "FORMAT DEBEZIUM is read from ENCODE JSON and AVRO only"));
+    }
+    if def.format == Format::Upsert && def.key.is_empty() {
+        return Err(whole("FORMAT UPSERT replaces rows by their key; declare PRIMARY KEY (…) NOT ENFORCED".into()));
+    }
+    RegistryOptions::parse(&def.options)?;
+    match def.encode {
+        Encode::Csv => drop(Csv::parse(&def.options)?),
+        Encode::Avro => schema_text::check(&def.options, "AVRO", &[REGISTRY, SCHEMA, SCHEMA_FILE])?,
+        Encode::Protobuf => {
+            schema_text::check(&def.options, "PROTOBUF", &[REGISTRY, SCHEMA_FILE, SCHEMA])?;
+            if !def.options.contains_key(REGISTRY) && !def.options.contains_key(MESSAGE) {
+                return Err(whole("ENCODE PROTOBUF needs message = 'package.Type', the message that a record is".into()));
+            }
         }
-        (Format::Upsert, _) if def.key.is_empty() => {
-            return Err(whole("FORMAT UPSERT replaces rows by their key; declare PRIMARY KEY (…) NOT ENFORCED".into()));
-        }
-        (_, Encode::Csv) => {
-            Csv::parse(&def.options)?;
-        }
-        _ => {}
+        Encode::Bytes => drop(BytesDecoder::new(&def.schema, &data_columns(def)).map_err(whole)?),
+        Encode::Json | Encode::Parquet => {}
     }
     if def.format == Format::Upsert {
         KeyDecoder::check(def)?;
@@ -238,6 +265,7 @@ pub fn check_source(def: &SourceDef) -> Result<(), OptionError> {
     check_types(&def.schema).map_err(whole)
 }
 
+/// The size limit of this source.
 pub fn record_bytes_max(def: &SourceDef) -> Result<usize, OptionError> {
     match def.options.get(MAX_RECORD_BYTES).map(|text| text.parse::<usize>()) {
         None => Ok(RECORD_BYTES_MAX),

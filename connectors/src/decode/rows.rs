@@ -73,10 +73,23 @@ impl Rows {
         &self.schema
     }
 
+    /// Whether cells for these columns are left out: what the row has of them counts.
+    pub fn hold(&mut self, columns: &[usize], held: bool) {
+        columns.iter().for_each(|column| self.columns[*column].hold(held));
+    }
+
+    /// Whether the row under construction has a cell here, NULL or not.
+    pub fn has(&self, column: usize) -> bool {
+        self.columns[column].len() > self.offsets.len()
+    }
+
     /// A cell of the row under construction; a second one takes the first one's place. Faults: the cell does not fit its column.
     pub fn set(&mut self, column: usize, cell: &Cell) -> Result<(), Fault> {
         let builder = &mut self.columns[column];
         if builder.len() > self.offsets.len() {
+            if builder.is_held() {
+                return Ok(());
+            }
             builder.truncate(self.offsets.len());
         }
         builder.push(cell).map_err(|reason| Fault::new(self.schema.field(column).name(), reason))

@@ -5,6 +5,7 @@
 use arrow::array::*;
 use arrow::compute::cast;
 use arrow::datatypes::*;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use freshet_core::{Error, Result};
 
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -18,14 +19,19 @@ pub enum Cells {
     Float32(Float32Array),
     Float64(Float64Array),
     Text(StringArray),
+    /// Base64, as bytes have no text of their own.
+    Bytes(BinaryArray),
     Date(Date32Array),
-    Timestamp { values: Int64Array, unit: TimeUnit },
+    Timestamp {
+        values: Int64Array,
+        unit: TimeUnit,
+    },
 }
 
 /// Errors: the first column that has no text form.
 pub fn check_types(schema: &Schema) -> Result<(), String> {
     for field in schema.fields() {
-        if field.data_type().is_nested() && !matches!(field.data_type(), DataType::Dictionary(_, _)) || field.data_type().is_binary() {
+        if field.data_type().is_nested() && !matches!(field.data_type(), DataType::Dictionary(_, _)) {
             let data_type = field.data_type();
             return Err(format!(
                 "column {} has type {data_type}, which JSON and CSV sinks cannot write; leave it out or cast it to VARCHAR",
@@ -52,6 +58,9 @@ impl Cells {
             DataType::Float64 => Cells::Float64(column.as_primitive().clone()),
             DataType::Date32 => Cells::Date(column.as_primitive().clone()),
             DataType::Timestamp(unit, _) => Cells::Timestamp { values: instants(column, *unit), unit: *unit },
+            other if other.is_binary() || matches!(other, DataType::FixedSizeBinary(_)) => {
+                Cells::Bytes(cast(column, &DataType::Binary)?.as_binary().clone())
+            }
             // Decimals are text too, because a JSON number would be read as a float.
             other if other.is_nested() && !matches!(other, DataType::Dictionary(_, _)) => {
                 return Err(Error::internal(format!("a value of type {other} has no text form")));
@@ -74,6 +83,7 @@ impl Cells {
             Cells::Float32(values) => values.is_null(row),
             Cells::Float64(values) => values.is_null(row),
             Cells::Text(values) => values.is_null(row),
+            Cells::Bytes(values) => values.is_null(row),
             Cells::Date(values) => values.is_null(row),
         }
     }
@@ -88,6 +98,7 @@ impl Cells {
             Cells::Float32(values) => write_float(values.value(row), f64::from(values.value(row)), out),
             Cells::Float64(values) => write_float(values.value(row), values.value(row), out),
             Cells::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
+            Cells::Bytes(values) => out.extend_from_slice(BASE64_STANDARD.encode(values.value(row)).as_bytes()),
             Cells::Date(values) => write_date(i64::from(values.value(row)), out),
             Cells::Timestamp { values, unit } => write_instant(values.value(row), *unit, out),
         }
@@ -107,7 +118,7 @@ pub fn write_int(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn write_float<F: ryu::Float>(value: F, wide: f64, out: &mut Vec<u8>) {
+pub fn write_float<F: ryu::Float>(value: F, wide: f64, out: &mut Vec<u8>) {
     if wide.is_finite() {
         out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
     } else if wide.is_nan() {
@@ -126,7 +137,7 @@ fn write_digits(value: i64, width: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn write_date(days: i64, out: &mut Vec<u8>) {
+pub fn write_date(days: i64, out: &mut Vec<u8>) {
     let (year, month, day) = civil(days);
     if year < 0 {
         out.push(b'-');
@@ -138,7 +149,7 @@ fn write_date(days: i64, out: &mut Vec<u8>) {
     write_digits(day, 2, out);
 }
 
-fn write_instant(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
+pub fn write_instant(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
     let (per_second, digits) = match unit {
         TimeUnit::Second => (1, 0),
         TimeUnit::Millisecond => (1_000, 3),

@@ -138,7 +138,7 @@ fn write_value(cells: &Cells, row: usize, out: &mut Vec<u8>) {
         Cells::Int(values) => return write_int(values.value(row), out),
         Cells::Float32(values) => !values.value(row).is_finite(),
         Cells::Float64(values) => !values.value(row).is_finite(),
-        Cells::Date(_) | Cells::Timestamp { .. } => true,
+        Cells::Date(_) | Cells::Timestamp { .. } | Cells::Bytes(_) => true,
         Cells::Null | Cells::Bool(_) | Cells::UInt(_) => false,
     };
     if quoted {
@@ -151,7 +151,7 @@ fn write_value(cells: &Cells, row: usize, out: &mut Vec<u8>) {
 }
 
 /// A JSON string; only what must be escaped is.
-fn write_string(text: &str, out: &mut Vec<u8>) {
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut copied = 0;

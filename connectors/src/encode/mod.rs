@@ -4,10 +4,11 @@ mod columns;
 mod csv;
 mod json;
 mod record;
+mod schemas;
 
-pub use columns::{Cells, check_types};
+pub use columns::{Cells, check_types, write_date, write_float, write_instant, write_int};
 pub use csv::CsvRows;
-pub use json::{DebeziumRows, JsonRows, RowText};
+pub use json::{DebeziumRows, JsonRows, RowText, write_string};
 pub use record::{OutRecord, RecordEncoder, check_sink, sink_options};
 
 use freshet_core::{Batch, Result};

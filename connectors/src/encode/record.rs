@@ -12,7 +12,12 @@ use super::check_types;
 use super::columns::Cells;
 use super::csv::CsvRows;
 use super::json::JsonObject;
+use super::schemas::{AvroValues, BytesValues, ProtobufValues};
+use crate::decode::encode_options;
 use crate::options::{self, Csv};
+use crate::protobuf::MESSAGE;
+use crate::registry::{REGISTRY_OPTIONS, RegistryOptions};
+use crate::schema_text::{self, REGISTRY, SCHEMA, SCHEMA_FILE};
 
 const KEY_ENCODE: &str = "key.encode";
 
@@ -100,12 +105,10 @@ impl RecordEncoder {
             if diff < 0 {
                 let from = &self.from;
                 return Err(Error::invalid(format!(
-                    "FORMAT PLAIN holds insertions only, but {from} retracted a row at epoch {epoch}; use FORMAT UPSERT with a primary_key, or FORMAT DEBEZIUM"
+                    "FORMAT PLAIN holds insertions only, but {from} retracted a row at epoch {epoch}; use FORMAT UPSERT with a KEY, or FORMAT DEBEZIUM"
                 )));
             }
-            let mut payload = Vec::new();
-            self.value.write(row, &mut payload)?;
-            let record = OutRecord { key: self.key(row)?, payload: Some(payload), epoch, row };
+            let record = OutRecord { key: self.key(row)?, payload: self.payload(row)?, epoch, row };
             out.extend(std::iter::repeat_n(record, diff as usize));
         }
         Ok(())
@@ -133,7 +136,7 @@ impl RecordEncoder {
             let mut last: Vec<(Vec<u8>, usize, bool)> = Vec::new();
             for row in begin..end {
                 let Some(key) = self.key(row)? else {
-                    return Err(Error::data(format!("{} has a NULL in primary_key at epoch {epoch}; leave such rows out of the view", self.from)));
+                    return Err(Error::data(format!("{} has a NULL in its key at epoch {epoch}; leave such rows out of the view", self.from)));
                 };
                 let place = *places.entry(key.clone()).or_insert(last.len());
                 if place == last.len() {
@@ -155,6 +158,16 @@ impl RecordEncoder {
         Ok(())
     }
 
+    /// None: the row is one NULL.
+    fn payload(&mut self, row: usize) -> Result<Option<Vec<u8>>> {
+        if self.value.is_none(row) {
+            return Ok(None);
+        }
+        let mut payload = Vec::new();
+        self.value.write(row, &mut payload)?;
+        Ok(Some(payload))
+    }
+
     /// None: there is no key, or its one column is NULL.
     fn key(&mut self, row: usize) -> Result<Option<Vec<u8>>> {
         let Some(encoder) = self.key.as_mut().filter(|encoder| !encoder.is_none(row)) else { return Ok(None) };
@@ -171,17 +184,47 @@ fn value_encoder(def: &SinkDef) -> Result<Box<dyn ValueEncoder>> {
             let options = Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?;
             Box::new(CsvValues { rows: CsvRows::new(&def.schema, options), columns: Vec::new() })
         }
-        encode => return Err(Error::invalid(format!("sink {}: records of ENCODE {encode:?} cannot be written yet", def.name))),
+        Encode::Avro => Box::new(AvroValues::open(def, &def.schema, false, def.format == Format::Debezium)?),
+        Encode::Protobuf => Box::new(ProtobufValues::open(def)?),
+        Encode::Bytes => Box::new(BytesValues::new()),
+        Encode::Parquet => return Err(Error::internal("a record is no Parquet file")),
     })
 }
 
 fn key_encoder(def: &SinkDef) -> Result<Box<dyn ValueEncoder>> {
     let schema = def.schema.project(&def.key)?;
-    let text = match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
-        None => def.key.len() == 1,
-        Some(encode) => encode == "text",
-    };
-    Ok(if text { Box::new(TextKeys { column: Cells::Null }) } else { Box::new(JsonValues::new(&schema)) })
+    Ok(match key_encode(def).map_err(|error| Error::invalid(error.message))? {
+        KeyEncode::Text => Box::new(TextKeys { column: Cells::Null }),
+        KeyEncode::Json => Box::new(JsonValues::new(&schema)),
+        KeyEncode::Avro => Box::new(AvroValues::open(def, &std::sync::Arc::new(schema), true, false)?),
+        KeyEncode::Bytes => Box::new(BytesValues::new()),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyEncode {
+    Text,
+    Json,
+    Avro,
+    Bytes,
+}
+
+/// One column is text by default; several are Avro where the values are and a registry is named, else JSON.
+fn key_encode(def: &SinkDef) -> Result<KeyEncode, OptionError> {
+    let framed = def.options.contains_key(REGISTRY);
+    let wrong = |message: &str| Err(options::wrong(KEY_ENCODE, message));
+    match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
+        None if def.key.len() <= 1 => Ok(KeyEncode::Text),
+        None if framed && def.encode == Encode::Avro => Ok(KeyEncode::Avro),
+        None | Some("json") => Ok(KeyEncode::Json),
+        Some("text") if def.key.len() <= 1 => Ok(KeyEncode::Text),
+        Some("text") => wrong("a key of several columns is no text; use key.encode = 'json'"),
+        Some("bytes") if def.key.len() <= 1 => Ok(KeyEncode::Bytes),
+        Some("bytes") => wrong("a key of several columns is no bytes; use key.encode = 'json'"),
+        Some("avro") if framed => Ok(KeyEncode::Avro),
+        Some("avro") => wrong("key.encode = 'avro' needs schema.registry = 'http://…', where the schema of keys is kept"),
+        Some(other) => wrong(&format!("key.encode is 'text', 'json', 'avro' or 'bytes', not '{other}'")),
+    }
 }
 
 struct JsonValues {
@@ -253,8 +296,10 @@ impl ValueEncoder for TextKeys {
 /// The options that FORMAT and ENCODE of this sink take, beside the connector's own.
 pub fn sink_options(_format: Format, encode: Encode) -> Vec<&'static str> {
     let mut names = vec![KEY_ENCODE];
-    if encode == Encode::Csv {
-        names.extend(options::CSV);
+    names.extend(encode_options(encode));
+    if !matches!(encode, Encode::Avro | Encode::Protobuf) {
+        // Keys may be Avro whatever the values are.
+        names.extend(REGISTRY_OPTIONS);
     }
     names
 }
@@ -262,24 +307,50 @@ pub fn sink_options(_format: Format, encode: Encode) -> Vec<&'static str> {
 /// Errors: what is wrong with FORMAT, ENCODE, their options or the columns. Asks no one outside.
 pub fn check_sink(def: &SinkDef) -> Result<(), OptionError> {
     let whole = |message: String| OptionError { option: None, message };
-    match (def.format, def.encode) {
-        (_, Encode::Parquet) => return Err(whole("ENCODE PARQUET is for files; a record is JSON, CSV, AVRO, PROTOBUF or BYTES".into())),
-        (Format::Debezium, encode) if encode != Encode::Json => {
-            return Err(crate::connectors::combination(encode, "FORMAT DEBEZIUM is written with ENCODE JSON only"));
-        }
-        (Format::Upsert, _) if def.key.is_empty() => {
-            return Err(whole("FORMAT UPSERT replaces rows by their key; name its columns: primary_key = 'a, b'".into()));
-        }
-        (_, Encode::Csv) => {
-            Csv::parse(&def.options)?;
-        }
-        _ => {}
+    if def.encode == Encode::Parquet {
+        return Err(whole("ENCODE PARQUET is for files; a record is JSON, CSV, AVRO, PROTOBUF or BYTES".into()));
     }
-    match def.options.get(KEY_ENCODE).map(|text| text.to_ascii_lowercase()).as_deref() {
-        None | Some("json") => {}
-        Some("text") if def.key.len() <= 1 => {}
-        Some("text") => return Err(options::wrong(KEY_ENCODE, "a key of several columns is no text; use key.encode = 'json'")),
-        Some(other) => return Err(options::wrong(KEY_ENCODE, format!("key.encode is 'text' or 'json', not '{other}'"))),
+    if def.format == Format::Debezium && !matches!(def.encode, Encode::Json | Encode::Avro) {
+        return Err(crate::connectors::combination(def.encode, "FORMAT DEBEZIUM is written with ENCODE JSON and AVRO only"));
+    }
+    if def.format == Format::Upsert && def.key.is_empty() {
+        return Err(whole("FORMAT UPSERT replaces rows by their key; name its columns: FROM … KEY (a, b)".into()));
+    }
+    RegistryOptions::parse(&def.options)?;
+    match def.encode {
+        Encode::Csv => drop(Csv::parse(&def.options)?),
+        Encode::Avro => check_avro(def)?,
+        Encode::Protobuf => {
+            schema_text::check(&def.options, "PROTOBUF", &[SCHEMA_FILE, SCHEMA])?;
+            if !def.options.contains_key(MESSAGE) {
+                return Err(whole("ENCODE PROTOBUF needs message = 'package.Type', the message that a record is".into()));
+            }
+        }
+        Encode::Bytes => BytesValues::check(&def.schema).map_err(whole)?,
+        Encode::Json | Encode::Parquet => {}
+    }
+    if !def.key.is_empty() && key_encode(def)? == KeyEncode::Bytes {
+        let key = def.schema.project(&def.key).map_err(|error| whole(error.to_string()))?;
+        BytesValues::check(&key).map_err(|message| options::wrong(KEY_ENCODE, message))?;
     }
     check_types(&def.schema).map_err(whole)
+}
+
+fn check_avro(def: &SinkDef) -> Result<(), OptionError> {
+    let whole = |message: String| OptionError { option: None, message };
+    let given = [SCHEMA, SCHEMA_FILE].into_iter().filter(|name| def.options.contains_key(*name)).count();
+    if given > 1 {
+        return Err(options::wrong(SCHEMA_FILE, "a schema comes from one place; leave out schema or schema.file"));
+    }
+    if given == 1 && def.format == Format::Debezium {
+        return Err(whole("FORMAT DEBEZIUM ENCODE AVRO makes its own schema; leave out schema and schema.file".into()));
+    }
+    // Without a schema of its own the sink makes one, which readers must get from somewhere.
+    if given == 0 && !def.options.contains_key(REGISTRY) {
+        return Err(whole("ENCODE AVRO needs schema.registry = 'http://…' to keep its schema, or the schema itself: schema or schema.file".into()));
+    }
+    if given == 0 {
+        crate::avro::schema_of(&def.schema, &def.name).map_err(whole)?;
+    }
+    Ok(())
 }

@@ -61,7 +61,7 @@ fn append_only_nodes_equal_the_interpreter_and_repeat_equal_rows() {
             Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Join { .. } => inputs_append,
             Op::Drift { .. } => true,
             Op::Lookup { .. } | Op::Predict { .. } => plan.nodes[plan.nodes[index].inputs[0].index()].append_only,
-            Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
+            Op::Upsert { .. } | Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
         };
     }
     plan.sources.iter_mut().for_each(|source| source.format = Format::Plain);

@@ -17,6 +17,7 @@ mod sink;
 mod stateful;
 mod stateless;
 mod temporal_filter;
+mod upsert;
 
 pub use aggregate::Aggregate;
 pub use drift::Drift;
@@ -35,3 +36,4 @@ pub use sink::ToSink;
 pub use stateful::{Stateful, shared};
 pub use stateless::{ErrorRows, error_schema, map_batches};
 pub use temporal_filter::TemporalFilter;
+pub use upsert::Upsert;

@@ -6,6 +6,7 @@ use freshet_core::{FeatureSpec, NodeId, Op, Plan};
 pub fn operator_name(plan: &Plan, node: NodeId) -> String {
     let kind = match &plan.node(node).op {
         Op::Source { source } => return format!("n{} source {}", node.0, plan.sources[*source].name),
+        Op::Upsert { .. } => "upsert",
         Op::Project { .. } => "project",
         Op::Filter { .. } => "filter",
         Op::TemporalFilter { .. } => "temporal filter",
@@ -34,8 +35,9 @@ pub fn describe(plan: &Plan) -> String {
         let node = plan.node(id);
         let changing = |input: usize| !plan.node(node.inputs[input]).append_only;
         let (route, state) = match &node.op {
-            Op::Source { source } if plan.sources[*source].format != freshet_core::Format::Plain => ("exchange by row", "live rows"),
+            Op::Source { source } if plan.sources[*source].format == freshet_core::Format::Debezium => ("exchange by row", "live rows"),
             Op::Source { .. } => ("from the sources' thread", "none"),
+            Op::Upsert { .. } => ("exchange by key", "the live row of each key"),
             Op::Project { .. } | Op::Filter { .. } | Op::Union => ("local", "none"),
             Op::TemporalFilter { .. } => ("exchange by row", "changes to come"),
             Op::Join { .. } => ("exchange both sides by key", "both sides by key"),

@@ -4,7 +4,7 @@
 //! stretches, broken records. The same seed gives the same records for ever.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use freshet_core::{SourceDef, Value};
+use freshet_core::{Format, SourceDef, Value};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -25,7 +25,8 @@ pub struct Shape {
     pub late_ms: u64,
     pub late: f64,
     pub duplicates: f64,
-    /// A row that is live is retracted. 0 for append-only sources.
+    /// A row that is live is retracted; with FORMAT UPSERT its key is deleted, though another partition may have replaced it. 0 for
+    /// append-only sources.
     pub retractions: f64,
     /// A row that never was is retracted (T9).
     pub stray_retractions: f64,
@@ -127,7 +128,7 @@ impl Generator<'_> {
         let insert = |partition, values| RawRecord { partition, offset: 0, values, diff: 1, broken: None };
         if chance < shape.retractions && !live.is_empty() {
             let (partition, values) = live.swap_remove(self.random.random_range(0..live.len()));
-            return RawRecord { diff: -1, ..insert(partition, values) };
+            return self.retraction(insert(partition, values));
         }
         if chance > 1.0 - shape.duplicates && !before.is_empty() {
             // Mostly of the row just before: equal rows of one epoch.
@@ -144,10 +145,21 @@ impl Generator<'_> {
             return RawRecord { broken: Some("the generator broke it".into()), ..insert(partition, values) };
         }
         if self.random.random_bool(shape.stray_retractions) {
-            return RawRecord { diff: -1, ..insert(partition, values) };
+            return self.retraction(insert(partition, values));
         }
         live.push((partition, values.clone()));
         insert(partition, values)
+    }
+
+    /// A deletion by key has the key's columns, and at times those that say when.
+    fn retraction(&mut self, record: RawRecord) -> RawRecord {
+        let mut values = record.values;
+        if self.def.format == Format::Upsert {
+            let timed = self.random.random_bool(0.5);
+            let is_kept = |column: usize| self.def.key.contains(&column) || (timed && self.def.arrival.or(self.def.event_time) == Some(column));
+            values = values.into_iter().enumerate().map(|(column, value)| if is_kept(column) { value } else { Value::Null }).collect();
+        }
+        RawRecord { values, diff: -1, ..record }
     }
 
     fn row(&mut self, partition: usize) -> Vec<Value> {

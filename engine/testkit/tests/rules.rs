@@ -10,7 +10,7 @@ use crate::written::*;
 const WATERMARK_ONLY: ArrivalRule = ArrivalRule { has_event_time: true, has_arrival: false, lateness_ms: None, max_jump_ms: None };
 
 fn record(partition: u32, e_ns: i64) -> Record {
-    Record { partition, e: Some(EventTime(e_ns)), arrival: None }
+    Record { partition, e: Some(EventTime(e_ns)), arrival: None, is_deletion: false }
 }
 
 fn fates(rule: &ArrivalRule, records: &[Record]) -> Vec<Fate> {
@@ -30,7 +30,7 @@ fn t0_the_epoch_is_the_running_maximum_of_its_partition_rounded_up() {
 
 #[test]
 fn t0_a_source_without_times_enters_whole_at_epoch_zero() {
-    let untimed = Record { partition: 0, e: None, arrival: None };
+    let untimed = Record { partition: 0, e: None, arrival: None, is_deletion: false };
     assert_eq!(fates(&ArrivalRule::default(), &[untimed, untimed]), [Fate::Enters(Epoch(0)); 2]);
 }
 
@@ -194,7 +194,7 @@ fn t13_future_rows_are_held_or_quarantined() {
 
 #[test]
 fn t13_times_that_are_null_or_out_of_range_are_dead_letters() {
-    let null = Record { partition: 0, e: None, arrival: None };
+    let null = Record { partition: 0, e: None, arrival: None, is_deletion: false };
     let found = fates(&WATERMARK_ONLY, &[null, record(0, -1), record(0, i64::MAX), record(0, ms(1))]);
     assert!(found[..3].iter().all(|fate| matches!(fate, Fate::DeadLetter(_))));
     assert_eq!(found[3], Fate::Enters(Epoch(1)));

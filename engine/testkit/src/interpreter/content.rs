@@ -47,7 +47,7 @@ impl Interpreter {
                 self.groups(node, keys, calls, &input(0)).into_iter().filter_map(|row| Some((row.ok()?, vec![0]))).collect()
             }
             Op::Feature { spec, .. } => self.feature_content(node, spec, t).into_iter().map(|row| (row, vec![0])).collect(),
-            Op::Lookup { .. } | Op::Predict { .. } | Op::Drift { .. } => {
+            Op::Upsert { .. } | Op::Lookup { .. } | Op::Predict { .. } | Op::Drift { .. } => {
                 collect(self.lives(node).iter().filter(|life| life.is_at(t)).map(|life| (life.row.clone(), life.position)))
             }
         }
@@ -78,6 +78,7 @@ impl Interpreter {
                     }
                 }
             }
+            Op::Upsert { key } => self.upsert_errors(node, key, t).into_iter().for_each(|error| count(error, 1)),
             Op::Feature { spec, .. } => self.feature_errors(node, spec, t).into_iter().for_each(|error| count(error, 1)),
             Op::Predict { calls } => self.predict_errors(node, calls, t).into_iter().for_each(|error| count(error, 1)),
             Op::Source { .. } | Op::TemporalFilter { .. } | Op::Union | Op::Lookup { .. } | Op::Drift { .. } => {}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use arrow::array::RecordBatch;
-use freshet_core::{ControlRecord, Epoch, NodeId, Op, Plan, Value};
+use freshet_core::{ControlRecord, Epoch, Format, NodeId, Op, Plan, Value};
 
 use crate::interpreter::InputRow;
 use crate::interpreter::content::{Bag, Mapped};
@@ -20,6 +20,8 @@ pub struct Interpreter {
     pub(super) plan: Plan,
     /// Per source, in order of entry.
     pub(super) sources: Vec<Rc<Vec<Life<Row>>>>,
+    /// Per source with FORMAT UPSERT: its records, which are no changes yet. Empty for others.
+    pub(super) upserts: Vec<Vec<InputRow>>,
     unmatched: Vec<Vec<(Row, Epoch)>>,
     /// Per source: every epoch at which it delivers input.
     pub(super) input_epochs: Vec<Vec<Epoch>>,
@@ -38,6 +40,7 @@ impl Interpreter {
         let mut interpreter = Interpreter {
             plan: plan.clone(),
             sources: Vec::new(),
+            upserts: Vec::new(),
             unmatched: Vec::new(),
             input_epochs: Vec::new(),
             end: Epoch::ZERO,
@@ -46,12 +49,14 @@ impl Interpreter {
             mapped: RefCell::default(),
             keys: RefCell::default(),
         };
-        for rows in inputs {
+        for (def, rows) in plan.sources.iter().zip(inputs) {
             let rows: Vec<InputRow> = rows.into_iter().filter(|row| !row.dead).collect();
             let mut epochs: Vec<Epoch> = rows.iter().map(|row| row.epoch).collect();
             epochs.sort_unstable();
             epochs.dedup();
             interpreter.end = interpreter.end.max(epochs.last().copied().unwrap_or_default());
+            let (upserts, rows) = if def.format == Format::Upsert { (rows, Vec::new()) } else { (Vec::new(), rows) };
+            interpreter.upserts.push(upserts);
             let changes = rows.into_iter().map(|row| Change { row: row.values, epoch: row.epoch, diff: row.diff, position: row.position });
             let found = lives(changes);
             interpreter.sources.push(Rc::new(found.lives));
@@ -111,6 +116,7 @@ impl Interpreter {
         }
         let found = match &self.plan.node(node).op {
             Op::Source { source } => self.sources[*source].clone(),
+            Op::Upsert { key } => Rc::new(self.lives_of_upsert(node, key)),
             Op::Project { .. } | Op::Filter { .. } | Op::Union => Rc::new(self.lives_row_by_row(node)),
             Op::Lookup { parts, at } => Rc::new(self.lives_of_lookup(node, parts, *at)),
             Op::Predict { calls } => Rc::new(self.lives_of_predict(node, calls)),

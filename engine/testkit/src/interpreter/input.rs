@@ -1,6 +1,6 @@
 //! From records to input rows. In: what a source delivers, in order. Out: the epoch of each record, and which are no input (T0, T12).
 
-use freshet_core::{Epoch, Error, Result, SourceDef, Value};
+use freshet_core::{Epoch, Error, Format, Result, SourceDef, Value};
 
 use crate::interpreter::event_time_of;
 use crate::memory::RawRecord;
@@ -41,7 +41,12 @@ pub fn assign_epochs(def: &SourceDef, source: usize, records: &[RawRecord]) -> R
     let timed: Vec<Record> = sound
         .iter()
         .map(|index| &records[*index])
-        .map(|record| Record { partition: record.partition, e: time(record, def.event_time), arrival: time(record, def.arrival) })
+        .map(|record| Record {
+            partition: record.partition,
+            e: time(record, def.event_time),
+            arrival: time(record, def.arrival),
+            is_deletion: def.format == Format::Upsert && record.diff < 0,
+        })
         .collect();
     let fates = event_clock(&rule, &timed).map_err(|reason| Error::data(format!("source {}: {reason}", def.name)))?;
     let mut assigned = Assigned::default();

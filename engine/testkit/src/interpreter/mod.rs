@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `input.rs` | which epoch each record enters at |
 //! | `content.rs` | the rows of a node at an epoch |
+//! | `upsert.rs` | the rows of a source whose records replace each other by key |
 //! | `feature.rs` | what a feature view answers at (q, s) |
 //! | `predict.rs` | what a PREDICT gives each row |
 //! | `drift.rs` | what a drift monitor says at each instant |
@@ -19,6 +20,7 @@ mod history;
 mod input;
 mod instants;
 mod predict;
+mod upsert;
 
 pub use content::{Content, NodeError};
 pub use evaluate::event_time_of;

@@ -31,6 +31,8 @@ pub struct Record {
     pub e: Option<EventTime>,
     /// The column of ARRIVAL.
     pub arrival: Option<EventTime>,
+    /// FORMAT UPSERT: it says that its key has no row any more, and so may have no times of its own.
+    pub is_deletion: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +66,10 @@ fn epochs(rule: &ArrivalRule, records: &[Record]) -> Result<Vec<Fate>, String> {
             fates.push(Fate::DeadLetter(reason));
             continue;
         }
-        let Some(clock) = (if rule.has_arrival { record.arrival } else { record.e }) else {
-            // Neither WATERMARK nor ARRIVAL: the source enters whole at epoch 0.
-            fates.push(Fate::Enters(Epoch::ZERO));
+        let own = if rule.has_arrival { record.arrival } else { record.e };
+        let Some(clock) = own.or(record.e.filter(|_| record.is_deletion)) else {
+            // Neither WATERMARK nor ARRIVAL: the source enters whole at epoch 0. A deletion without time: what its partition has reached (T0).
+            fates.push(Fate::Enters(greatest.get(&record.partition).map_or(Epoch::ZERO, |maximum| maximum.epoch_ceil())));
             continue;
         };
         let maximum = *greatest.entry(record.partition).or_insert(clock);
@@ -90,12 +93,12 @@ fn epochs(rule: &ArrivalRule, records: &[Record]) -> Result<Vec<Fate>, String> {
 fn unusable(rule: &ArrivalRule, record: &Record) -> Option<&'static str> {
     let out_of_range = |time: EventTime| time < EventTime(0) || time >= YEAR_2200;
     match (rule.has_event_time, record.e) {
-        (true, None) => return Some("event time is NULL"),
+        (true, None) if !record.is_deletion => return Some("event time is NULL"),
         (true, Some(e)) if out_of_range(e) => return Some("event time is out of range"),
         _ => {}
     }
     match (rule.has_arrival, record.arrival) {
-        (true, None) => Some("arrival is NULL"),
+        (true, None) if !record.is_deletion => Some("arrival is NULL"),
         (true, Some(arrival)) if out_of_range(arrival) => Some("arrival is out of range"),
         _ => None,
     }
@@ -121,7 +124,9 @@ fn mark_late(lateness_ms: u64, records: &[Record], fates: &mut [Fate]) {
             bound = bound.max(least.plus_ms(-(lateness_ms as i64)));
         }
         for row in rows {
-            let (partition, e) = (records[row].partition, records[row].e.expect("a row without event time is a dead letter"));
+            // A row without event time is a dead letter, a deletion without one is never late.
+            let Some(e) = records[row].e else { continue };
+            let partition = records[row].partition;
             if e < bound {
                 fates[row] = Fate::TooLate(epoch);
             }

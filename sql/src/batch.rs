@@ -3,13 +3,15 @@
 //! It shares the parser with the engine's way, and the resolution of names; not our rules, the lowering or any operator.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr, Query, SetExpr};
-use freshet_core::{Epoch, Error, Result};
+use freshet_core::{Epoch, Error, Format, Result, SourceDef};
 
 use crate::ast::{CreateFeatureView, Stmt, normal_name};
 use crate::bind::plan_query;
@@ -19,9 +21,13 @@ use crate::execute::{execute, memory_table, with_now};
 use crate::parse::parse_query;
 use crate::windows::{TIME_COLUMN, expand};
 
+/// Columns that records have beside those of their source.
+const ORDER: &str = "freshet$order";
+const DIFF: &str = "freshet$diff";
+
 /// The content of `view` at epoch `at`: the rows of `tables` must be those with an epoch ≤ `at`.
 ///
-/// `tables` holds sources by name, and may hold views: those are taken as given, which is how the SQL above a lookup is judged. A
+/// `tables` holds sources by name (those with FORMAT UPSERT as their records, see [`record_schema`]), and may hold views: those are taken as given, which is how the SQL above a lookup is judged. A
 /// missing source is empty. A feature view is T1 at (at + 1, at + 1), every key with a visible row being known; of rows that T8 cannot
 /// tell apart by event time, any may win. Errors: Invalid for an unknown view, a lookup below it, or a HOP.
 pub fn evaluate(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>, at: Epoch) -> Result<RecordBatch> {
@@ -50,7 +56,10 @@ fn plan_of(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>
     let mut catalog = Catalog::new(services);
     program.plan.models.iter().for_each(|model| catalog.add_model(model.clone()));
     for source in &program.plan.sources {
-        let rows = tables.get(&source.name).cloned().into_iter().collect();
+        let rows = match (source.format, tables.get(&source.name)) {
+            (Format::Upsert, Some(records)) => upserted(source, records)?,
+            (_, rows) => rows.cloned().into_iter().collect(),
+        };
         catalog.relations.insert(source.name.clone(), memory_table(source.schema.clone(), rows)?);
     }
     for statement in &program.statements {
@@ -71,6 +80,33 @@ fn plan_of(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>
         }
     }
     Err(Error::invalid(format!("no statement creates {view}")))
+}
+
+/// The records of a FORMAT UPSERT source: its columns, then their order (Int64: a later record has a greater one) and their diff (Int64).
+pub fn record_schema(source: &SourceDef) -> SchemaRef {
+    let number = |name: &str| Field::new(name, DataType::Int64, false);
+    let fields = source.schema.fields().iter().map(|field| field.as_ref().clone());
+    Arc::new(Schema::new(fields.chain([number(ORDER), number(DIFF)]).collect::<Vec<_>>()))
+}
+
+/// What the last record of each key says.
+fn upserted(source: &SourceDef, records: &RecordBatch) -> Result<Vec<RecordBatch>> {
+    let mut catalog = Catalog::default();
+    catalog.relations.insert("records".into(), memory_table(record_schema(source), vec![records.clone()])?);
+    let quoted = |column: &usize| format!("\"{}\"", source.schema.field(*column).name().replace('"', "\"\""));
+    let (key, columns) = (source.key.iter().map(quoted), (0..source.schema.fields().len()).map(|column| quoted(&column)));
+    let (key, columns): (Vec<String>, Vec<String>) = (key.collect(), columns.collect());
+    let text = format!(
+        "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY \"{ORDER}\" DESC) AS \"freshet$rank\" FROM records WHERE {}) AS ranked \
+         WHERE \"freshet$rank\" = 1 AND \"{DIFF}\" > 0",
+        columns.join(", "),
+        key.join(", "),
+        key.iter().map(|column| format!("{column} IS NOT NULL")).collect::<Vec<_>>().join(" AND "),
+    );
+    let query = parse_query(&text).map_err(|error| Error::internal(error.to_string()))?;
+    let batches = execute(plan_query(&query, &catalog).map_err(|refusal| Error::internal(refusal.message))?)?;
+    let typed = |batch: &RecordBatch| Ok(RecordBatch::try_new(source.schema.clone(), batch.columns().to_vec())?);
+    batches.iter().map(typed).collect()
 }
 
 fn plan_at(query: &Query, catalog: &Catalog, at: Epoch) -> Result<LogicalPlan> {

@@ -8,13 +8,15 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident, TimezoneInfo};
 use freshet_core::{
-    BadData, Connectors, Format, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, TimeLimits, ViewDef, ViewKind,
+    Connectors, Encode, Format, MetadataColumn, NodeId, Op, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef,
+    ViewKind,
 };
 
 use crate::ast::{Column, CreateFeatureService, CreateSink, CreateSource, Encoding, OptionEntry, ServiceItem, find_option, normal_name};
 use crate::bind::parser_options;
 use crate::context::Catalog;
 use crate::error::nearest;
+use crate::limits;
 use crate::lower::storable;
 use crate::refusal::{Refusal, Result};
 
@@ -39,11 +41,14 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
     let Some(encoding) = &source.encoding else {
         return Err(Refusal::new("a source needs to say how its bytes read").help("FORMAT PLAIN ENCODE JSON (or CSV, PARQUET)").at(source.name.span));
     };
+    check_encoding(source, encoding)?;
     let (connector, mut options) = connector_and_options(&source.name, &source.options, Some(encoding))?;
-    let bad_data = bad_data(&source.options)?;
-    options.remove("bad_data");
+    let name = normal_name(&source.name);
+    let bad_data = limits::bad_data(&source.options, &name)?;
+    let time_limits = limits::time_limits(&source.options)?;
+    limits::NAMES.iter().for_each(|name| drop(options.remove(*name)));
     let def = SourceDef {
-        name: normal_name(&source.name),
+        name,
         schema,
         event_time,
         watermark_delay_ms: source.watermark.as_ref().and_then(|watermark| watermark.delay.as_ref()).map_or(0, |delay| delay.ms()),
@@ -55,18 +60,38 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
         encode: encoding.encode,
         bad_data,
         key,
-        metadata: Vec::new(),
-        limits: TimeLimits::default(),
+        metadata: source.metadata.iter().map(|one| MetadataColumn { column: one.column, name: one.name.value.clone() }).collect(),
+        limits: time_limits,
     };
-    connectors.check_source(&def).map_err(|error| option_refusal(error, &source.name, &source.options, Some(encoding)))?;
+    connectors.check_source(&def).map_err(|error| source_refusal(error, source, encoding))?;
     Ok(def)
 }
 
-pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, append_only: bool, connectors: &dyn Connectors) -> Result<SinkDef> {
+/// What FORMAT and ENCODE ask of the columns.
+fn check_encoding(source: &CreateSource, encoding: &Encoding) -> Result<()> {
+    if encoding.format == Format::Upsert && source.primary_key.is_empty() {
+        return Err(Refusal::new(format!("FORMAT UPSERT replaces rows by key, and {} declares none", source.name))
+            .help("say among its columns what a row is known by: PRIMARY KEY (id) NOT ENFORCED")
+            .at(encoding.place.0));
+    }
+    if encoding.encode == Encode::Bytes {
+        let is_filled = |column: usize| source.metadata.iter().any(|one| one.column == column);
+        let mut own = source.columns.iter().enumerate().filter(|(column, _)| !is_filled(*column)).map(|(_, column)| column);
+        if let (Some(_), Some(second)) = (own.next(), own.next()) {
+            return Err(Refusal::new("the bytes of a record are one column with ENCODE BYTES, and this is the second")
+                .help(format!("leave it out, or fill it from beside the bytes: {} {} METADATA FROM 'key'", second.name, second.data_type))
+                .at(second.name.span));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, plan: &Plan, connectors: &dyn Connectors) -> Result<SinkDef> {
     let Some(encoding) = &sink.encoding else {
         return Err(Refusal::new("a sink needs to say how its bytes are written").help("FORMAT DEBEZIUM ENCODE JSON").at(sink.name.span));
     };
     let (connector, options) = connector_and_options(&sink.name, &sink.options, Some(encoding))?;
+    let key = sink_key(sink, from, plan, encoding)?;
     let def = SinkDef {
         name: normal_name(&sink.name),
         node: from.node,
@@ -76,15 +101,57 @@ pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, append_only: bool, connect
         options,
         format: encoding.format,
         encode: encoding.encode,
-        key: Vec::new(),
+        key,
     };
     connectors.check_sink(&def).map_err(|error| option_refusal(error, &sink.name, &sink.options, Some(encoding)))?;
-    if encoding.format == Format::Plain && !append_only {
+    if encoding.format == Format::Plain && !plan.node(from.node).append_only {
         return Err(Refusal::new(format!("rows of {} are retracted when they change, which FORMAT PLAIN cannot write", from.name))
             .help("FORMAT DEBEZIUM ENCODE JSON")
             .at(sink.name.span));
     }
     Ok(def)
+}
+
+/// What the sink says its rows are known by, else what the view's plan knows.
+fn sink_key(sink: &CreateSink, from: &ViewDef, plan: &Plan, encoding: &Encoding) -> Result<Vec<usize>> {
+    let column = |ident: &Ident| {
+        let name = normal_name(ident);
+        from.schema.index_of(&name).map_err(|_| {
+            let refusal = Refusal::new(format!("{} has no column {name}", from.name)).at(ident.span);
+            match nearest(&name, from.schema.fields().iter().map(|field| field.name().as_str())) {
+                Some(known) => refusal.help(format!("did you mean {known}?")),
+                None => refusal,
+            }
+        })
+    };
+    if !sink.key.is_empty() || encoding.format != Format::Upsert {
+        return sink.key.iter().map(column).collect();
+    }
+    unique_key(plan, from.node).ok_or_else(|| {
+        Refusal::new(format!("FORMAT UPSERT writes the row of each key, and {} does not say what the key is", sink.name))
+            .help(format!("CREATE SINK {} FROM {} KEY (column, …) WITH (…)", sink.name, sink.from))
+            .at(encoding.place.0)
+    })
+}
+
+/// Columns of which no two rows of the node are equal, if its plan tells. Never empty.
+fn unique_key(plan: &Plan, id: NodeId) -> Option<Vec<usize>> {
+    let node = plan.node(id);
+    match &node.op {
+        Op::Aggregate { keys, .. } => Some((0..keys.len()).collect()).filter(|key: &Vec<usize>| !key.is_empty()),
+        Op::Upsert { key } => Some(key.clone()),
+        Op::Feature { .. } => {
+            let entity = plan.views.iter().find(|view| view.node == id)?.entity.len();
+            Some((0..entity).collect())
+        }
+        // These keep the columns of their first input in front.
+        Op::Filter { .. } | Op::TemporalFilter { .. } | Op::Lookup { .. } | Op::Predict { .. } => unique_key(plan, node.inputs[0]),
+        Op::Project { exprs } => {
+            let place = |wanted: &usize| exprs.iter().position(|expr| expr.as_column() == Some(*wanted));
+            unique_key(plan, node.inputs[0])?.iter().map(place).collect()
+        }
+        Op::Source { .. } | Op::Join { .. } | Op::Union | Op::Drift { .. } => None,
+    }
 }
 
 /// The list of features under one name.
@@ -257,15 +324,18 @@ fn connector_and_options(name: &Ident, options: &[OptionEntry], encoding: Option
     }
 }
 
-fn bad_data(options: &[OptionEntry]) -> Result<BadData> {
-    let Some(option) = find_option(options, "bad_data") else { return Ok(BadData::default()) };
-    match option.value.text().to_lowercase().as_str() {
-        "dead_letter" => Ok(BadData::DeadLetter),
-        "drop" => Ok(BadData::Drop),
-        "fail" => Ok(BadData::Fail),
-        other => {
-            Err(Refusal::new(format!("bad_data = '{other}' is unknown")).help("bad_data is 'dead_letter', 'drop' or 'fail'").at(option.value_place.0))
-        }
+/// At the option or the metadata column the connector complains about, else at the source's name.
+fn source_refusal(error: OptionError, source: &CreateSource, encoding: &Encoding) -> Refusal {
+    let wanted = error.option.as_deref().unwrap_or_default();
+    let included = wanted.strip_prefix(OptionError::METADATA).and_then(|name| source.metadata.iter().find(|one| one.name.value == name));
+    if let Some(included) = included {
+        return Refusal::new(error.message).at(included.name.place.0);
+    }
+    let meant = limits::meant(wanted);
+    let refusal = option_refusal(error, &source.name, &source.options, Some(encoding));
+    match meant {
+        Some(known) => refusal.help(format!("did you mean {known}?")),
+        None => refusal,
     }
 }
 

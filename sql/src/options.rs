@@ -10,9 +10,14 @@ use crate::parse::cursor::Cursor;
 
 type Result<T> = std::result::Result<T, SqlError>;
 
-/// Names that FORMAT knows, and those it will know.
+/// Names that FORMAT knows.
 const FORMATS: [&str; 3] = ["PLAIN", "UPSERT", "DEBEZIUM"];
-const ENCODES: [&str; 7] = ["JSON", "CSV", "PARQUET", "AVRO", "PROTOBUF", "ARROW", "BYTES"];
+/// Names that ENCODE knows, and one it will know.
+const ENCODES: [&str; 7] = ["JSON", "CSV", "PARQUET", "AVRO", "PROTOBUF", "BYTES", "ARROW"];
+
+/// What the option format of CREATE TABLE takes, in the spellings of Flink, Arroyo and RisingWave.
+const TABLE_FORMATS: [&str; 9] =
+    ["json", "csv", "parquet", "avro_confluent", "protobuf", "raw", "debezium_json", "upsert_json", "upsert_avro_confluent"];
 
 /// `WITH (name = value, …)`.
 pub fn list(cursor: &mut Cursor) -> Result<Vec<OptionEntry>> {
@@ -171,6 +176,7 @@ pub fn encoding(cursor: &mut Cursor) -> Result<Option<Encoding>> {
     }
     let format = match cursor.word(0).as_str() {
         "PLAIN" => Format::Plain,
+        "UPSERT" => Format::Upsert,
         "DEBEZIUM" => Format::Debezium,
         other => return Err(unknown_word(cursor, "FORMAT", other, &FORMATS)),
     };
@@ -194,6 +200,9 @@ fn encode_of(word: &str) -> Option<Encode> {
         "JSON" => Some(Encode::Json),
         "CSV" => Some(Encode::Csv),
         "PARQUET" => Some(Encode::Parquet),
+        "AVRO" => Some(Encode::Avro),
+        "PROTOBUF" => Some(Encode::Protobuf),
+        "BYTES" => Some(Encode::Bytes),
         _ => None,
     }
 }
@@ -214,19 +223,21 @@ pub fn take_format_option(cursor: &Cursor, options: &mut Vec<OptionEntry>) -> Re
     let Some(index) = options.iter().position(|option| option.name == "format") else { return Ok(None) };
     let option = options.remove(index);
     let text = option.value.text().to_lowercase().replace('-', "_");
-    let (format, encode) = match text.as_str() {
-        "debezium_json" => (Format::Debezium, Encode::Json),
-        other => match encode_of(&other.to_uppercase()) {
-            Some(encode) => (Format::Plain, encode),
-            None => {
-                let known = ["json", "csv", "parquet", "debezium_json"];
-                let error = cursor.error_at(option.value_place, format!("format {} is unknown", option.value));
-                return Err(match nearest(other, known) {
-                    Some(close) => error.help(format!("did you mean '{close}'?")),
-                    None => error.help(format!("formats are {}", known.join(", "))),
-                });
-            }
-        },
+    let (format, encode) = match text.split_once('_') {
+        Some(("debezium", encode)) => (Format::Debezium, encode),
+        Some(("upsert", encode)) => (Format::Upsert, encode),
+        _ => (Format::Plain, text.as_str()),
+    };
+    let encode = match encode {
+        "raw" => Some(Encode::Bytes),
+        other => encode_of(&other.strip_suffix("_confluent").unwrap_or(other).to_uppercase()),
+    };
+    let Some(encode) = encode else {
+        let error = cursor.error_at(option.value_place, format!("format {} is unknown", option.value));
+        return Err(match nearest(&text, TABLE_FORMATS) {
+            Some(close) => error.help(format!("did you mean '{close}'?")),
+            None => error.help(format!("formats are {}", TABLE_FORMATS.join(", "))),
+        });
     };
     Ok(Some(Encoding { format, encode, options: Vec::new(), place: option.place }))
 }

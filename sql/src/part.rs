@@ -22,7 +22,8 @@ pub(crate) fn part_of(plan: &Plan, name: &str) -> Option<Plan> {
         indexes(&plan.training_sets, |set| set.name == name).chain(part.retraining.iter().map(|job| job.training_set)).collect();
     let mut roots = Vec::new();
     for (index, node) in plan.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Source { source } if plan.sources[source].name == name) {
+        let of_source = |op: &Op| matches!(op, Op::Source { source } if plan.sources[*source].name == name);
+        if of_source(&node.op) || matches!(node.op, Op::Upsert { .. } if of_source(&plan.node(node.inputs[0]).op)) {
             roots.push(NodeId(index as u32));
         }
     }

@@ -35,6 +35,12 @@ fn check(connector: &str, options: &BTreeMap<String, String>) -> std::result::Re
 
 impl Connectors for AnyConnector {
     fn check_source(&self, source: &SourceDef) -> std::result::Result<(), OptionError> {
+        if source.metadata.iter().any(|one| one.name == "nonsense") {
+            return Err(OptionError::metadata("nonsense", "the connector memory has no metadata nonsense"));
+        }
+        if let Some(option) = source.options.keys().find(|name| name.starts_with("idle")) {
+            return Err(OptionError { option: Some(option.clone()), message: format!("the connector memory has no option {option}") });
+        }
         check(&source.connector, &source.options)
     }
 

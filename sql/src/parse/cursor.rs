@@ -18,7 +18,7 @@ const TYPES: [&str; 14] =
     ["BOOLEAN", "SMALLINT", "INT", "INTEGER", "BIGINT", "REAL", "FLOAT", "DOUBLE", "DECIMAL", "VARCHAR", "TEXT", "DATE", "TIMESTAMP", "BYTEA"];
 
 /// Words that end a name's clause and so are no names, unless quoted.
-const CLAUSE_WORDS: [&str; 8] = ["AS", "WITH", "FROM", "FORMAT", "ENCODE", "SELECT", "ENTITY", "WHERE"];
+pub const CLAUSE_WORDS: [&str; 8] = ["AS", "WITH", "FROM", "FORMAT", "ENCODE", "SELECT", "ENTITY", "WHERE"];
 
 pub struct Cursor<'a> {
     file: &'a str,

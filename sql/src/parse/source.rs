@@ -4,7 +4,8 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Result;
 use super::cursor::Cursor;
-use crate::ast::{Column, CreateSource, Duration, Ident, Place, Stmt, Watermark, find_option, normal_name};
+use super::metadata;
+use crate::ast::{Column, CreateSource, Duration, Ident, Included, Place, Stmt, Watermark, find_option, normal_name};
 use crate::error::{SqlError, nearest};
 use crate::options;
 
@@ -12,6 +13,7 @@ use crate::options;
 #[derive(Default)]
 struct Elements {
     columns: Vec<Column>,
+    metadata: Vec<Included>,
     primary_key: Vec<Ident>,
     watermark: Option<Watermark>,
     lateness: Option<Duration>,
@@ -23,9 +25,6 @@ pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
     let if_not_exists = cursor.if_not_exists();
     let name = cursor.single_name("the name of the source")?;
     let elements = elements(cursor, &name)?;
-    if cursor.word(0) == "INCLUDE" {
-        return Err(cursor.error_here("INCLUDE is not supported yet").help("leave it out"));
-    }
     if cursor.word(0) != "WITH" {
         return Err(cursor.error_expected("WITH").help("say where its rows are: WITH (connector = 'file', …)"));
     }
@@ -62,8 +61,8 @@ pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
 }
 
 fn source(name: Ident, if_not_exists: bool, elements: Elements) -> CreateSource {
-    let Elements { columns, primary_key, watermark, lateness, arrival } = elements;
-    CreateSource { name, if_not_exists, columns, primary_key, watermark, lateness, arrival, options: Vec::new(), encoding: None }
+    let Elements { columns, metadata, primary_key, watermark, lateness, arrival } = elements;
+    CreateSource { name, if_not_exists, columns, metadata, primary_key, watermark, lateness, arrival, options: Vec::new(), encoding: None }
 }
 
 /// Every name that a clause uses must be a column.
@@ -94,6 +93,7 @@ fn elements(cursor: &mut Cursor, name: &Ident) -> Result<Elements> {
     if elements.columns.is_empty() {
         return Err(cursor.error_at(start, format!("{name} has no columns")).help("declare at least one: column TYPE"));
     }
+    metadata::includes(cursor, &mut elements.columns, &mut elements.metadata)?;
     Ok(elements)
 }
 
@@ -187,9 +187,13 @@ fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
         _ => error,
     })?;
     let mut not_null = false;
+    let mut filled_by = None;
     loop {
         let place = cursor.place();
-        if cursor.eat(&["NOT", "NULL"]) {
+        if cursor.word(0) == "METADATA" {
+            once(cursor, filled_by.is_some(), place, "METADATA")?;
+            filled_by = metadata::suffix(cursor, &column)?;
+        } else if cursor.eat(&["NOT", "NULL"]) {
             not_null = true;
         } else if cursor.eat(&["NULL"]) {
             // The default, said aloud.
@@ -201,10 +205,15 @@ fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
             break;
         }
     }
-    if matches!(cursor.word(0).as_str(), "METADATA" | "GENERATED" | "DEFAULT" | "CHECK" | "UNIQUE" | "REFERENCES" | "COMMENT" | "COLLATE") {
+    if matches!(cursor.word(0).as_str(), "GENERATED" | "DEFAULT" | "CHECK" | "UNIQUE" | "REFERENCES" | "COMMENT" | "COLLATE") {
         let word = cursor.word(0);
         return Err(cursor.error_here(format!("{word} of a source's column is not supported yet")).help("leave it out"));
     }
+    if cursor.word(0) == "VIRTUAL" {
+        let error = cursor.error_here("VIRTUAL is said of METADATA only");
+        return Err(error.help(format!("write {column} {data_type} METADATA VIRTUAL, or leave it out")));
+    }
+    elements.metadata.extend(filled_by.map(|name| Included { column: elements.columns.len(), name }));
     elements.columns.push(Column { name: column, data_type, data_type_place, not_null });
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! WITH options as typed values. In: names and texts. Out: values, or an error that names the option and its remedy.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use freshet_core::OptionError;
 
@@ -48,6 +49,25 @@ pub fn required<'a>(connector: &str, options: &'a Options, name: &str, meaning: 
         None => Err(OptionError { option: None, message: format!("the {connector} connector needs {name} = '…', {meaning}") }),
         Some("") => Err(wrong(name, format!("{name} is empty; it must be {meaning}"))),
         Some(value) => Ok(value),
+    }
+}
+
+/// A length of time: '500ms', '30s', '10min', '6h', '7d'; a bare number is seconds.
+pub fn duration(options: &Options, name: &str, default: Duration) -> Result<Duration, OptionError> {
+    let Some(text) = options.get(name) else { return Ok(default) };
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(unit_at);
+    let unit_ms = match unit.trim() {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "min" | "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    match digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit_ms)) {
+        Some(ms) if unit_ms > 0 && ms <= 366 * 86_400_000 => Ok(Duration::from_millis(ms)),
+        _ => Err(wrong(name, format!("{name} is a length of time such as '500ms', '30s', '10min', '6h' or '7d', at most a year; found '{text}'"))),
     }
 }
 
@@ -107,6 +127,20 @@ mod tests {
         assert_eq!(error.message, "the file connector has no option bootstrap.servers; known are path");
         let error = check_names("file", options(&[("header", "x")]).keys(), &[PATH]).unwrap_err();
         assert_eq!(error.message, "option header belongs to ENCODE CSV; remove it or use ENCODE CSV");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let of = |text: &str| duration(&options(&[("timeout", text)]), "timeout", Duration::from_secs(9));
+        let ms = |ms: u64| Duration::from_millis(ms);
+        assert_eq!(duration(&options(&[]), "timeout", Duration::from_secs(9)).unwrap(), ms(9000));
+        assert_eq!(
+            [of("250ms"), of("2"), of("2s"), of("3min"), of("1 d")].map(Result::unwrap),
+            [ms(250), ms(2000), ms(2000), ms(180_000), ms(86_400_000)]
+        );
+        for bad in ["", "s", "-1s", "1.5s", "2 weeks", "99999999999999999999s"] {
+            assert_eq!(of(bad).unwrap_err().option.as_deref(), Some("timeout"), "{bad}");
+        }
     }
 
     #[test]

@@ -125,12 +125,19 @@ impl Connection {
         }
     }
 
-    /// Says goodbye and writes what waits, so far as that goes quickly.
+    /// Says goodbye and waits, though not for long, until the broker has heard all of it: it closes the connection then.
     pub async fn close(mut self) {
-        if self.send(&Outgoing::Disconnect).is_ok() {
-            let _ = timeout(FAREWELL_WAIT, drain(&mut self.writer, &mut self.output, &mut self.unflushed)).await;
-            let _ = timeout(FAREWELL_WAIT, self.writer.shutdown()).await;
+        if self.send(&Outgoing::Disconnect).is_err() {
+            return;
         }
+        let farewell = async {
+            drain(&mut self.writer, &mut self.output, &mut self.unflushed).await?;
+            while fill(&mut self.reader, &mut self.input).await? > 0 {
+                self.input.clear();
+            }
+            self.writer.shutdown().await
+        };
+        let _ = timeout(FAREWELL_WAIT, farewell).await;
     }
 
     fn heard(&mut self, packet: Incoming) -> Incoming {

@@ -1,0 +1,24 @@
+//! Kafka on librdkafka: sources that keep their own offsets, and sinks with an idempotent producer.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `options.rs` | WITH options as typed values, checked without a broker |
+//! | `client.rs` | what librdkafka is told, and what it says of brokers that are away |
+//! | `bounds.rs` | which partitions there are, where reading begins and where it ends |
+//! | `message.rs` | key, headers, timestamp and offset as metadata columns |
+//! | `reader.rs` | the thread that polls, decodes and hands over; a partition is one log, in offset order |
+//! | `handover.rs` | between that thread and the poller: a queue bounded in bytes |
+//! | `source.rs` | the poller's side |
+//! | `sink.rs` | records out, in order, each delivered before a flush returns |
+
+mod bounds;
+mod client;
+mod handover;
+mod message;
+mod options;
+mod reader;
+mod sink;
+mod source;
+
+pub use sink::{KafkaSink, check_sink};
+pub use source::{KafkaSource, check_source};

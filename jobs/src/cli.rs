@@ -1,5 +1,6 @@
 //! The command line. In: arguments. Out: one of the commands, and its exit code.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,10 +14,12 @@ use crate::features::FeaturesOptions;
 use crate::models::ModelsOptions;
 use crate::node::RunOptions;
 use crate::rows::RowFormat;
+use crate::serve::{self, Offsets, SubmitOptions, Verb};
 use crate::shell::SqlOptions;
 use crate::training_set::{ExportFormat, ExportOptions, instant};
 
 const ADDRESS: &str = "grpc://127.0.0.1:8815";
+const SERVER: &str = "http://127.0.0.1:8816";
 
 /// A streaming engine for the machine-learning loop: features, declared once in SQL, served while they change.
 #[derive(Parser)]
@@ -30,6 +33,23 @@ struct Cli {
 enum Command {
     /// Run a pipeline in this process and serve it
     Run(RunArgs),
+    /// Run a server of pipelines, each in processes of its own
+    Serve(ServeArgs),
+    /// Hand a pipeline to a server, which runs it from now on
+    Submit(SubmitArgs),
+    /// The pipelines of a server and how they fare
+    Pipelines(PipelinesArgs),
+    /// End a pipeline of a server with a checkpoint; it stays in the catalog
+    Stop(ChangeArgs),
+    /// Let a pipeline of a server write a checkpoint and read no further; what was true then is still answered
+    Pause(ChangeArgs),
+    /// Let a pipeline of a server go on from its checkpoint
+    Resume(ResumeArgs),
+    /// End a pipeline of a server and delete its state
+    Drop(PipelineArgs),
+    /// One generation of a pipeline, as the server starts it
+    #[command(hide = true)]
+    Generation(GenerationArgs),
     /// Ask a running pipeline in SQL
     Sql(SqlArgs),
     /// Look up features of a running pipeline
@@ -72,12 +92,110 @@ struct RunArgs {
 }
 
 #[derive(Args)]
+struct ServeArgs {
+    /// Take pipelines with RUN COMMAND, which run programs of their submitter on this machine
+    #[arg(long)]
+    allow_commands: bool,
+    /// A pipeline that has input and does not get on for so long is started again
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    stuck_after: u64,
+    /// Settings file [default: freshet.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the catalog, checkpoints and logs are kept [default: ./.freshet]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where Arrow Flight listens; port 0 takes a free one [default: 127.0.0.1:8815]
+    #[arg(long, value_name = "ADDR")]
+    flight: Option<SocketAddr>,
+    /// Where HTTP listens; port 0 takes a free one [default: 127.0.0.1:8816]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// The shared library of ONNX Runtime, for pipelines with models [default: the one of Python's onnxruntime package]
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct SubmitArgs {
+    /// What the pipeline is to be called: letters, digits, _ and -
+    name: String,
+    /// .sql files and pipeline folders; together they are one script, which is copied. Paths in it begin here
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Fills ${NAME} in the script's string literals
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
+    /// Worker threads [default: SET workers of the script, else 1]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Slows a replay down to this rate
+    #[arg(long, value_name = "N")]
+    events_per_second: Option<u64>,
+    /// Return at once, not when it answers
+    #[arg(long)]
+    no_wait: bool,
+    /// Where the server's HTTP listens
+    #[arg(long, default_value = SERVER)]
+    server: String,
+}
+
+#[derive(Args)]
+struct PipelinesArgs {
+    /// Only this one
+    name: Option<String>,
+    /// Where the server's HTTP listens
+    #[arg(long, default_value = SERVER)]
+    server: String,
+    #[arg(long, value_enum, default_value = "table")]
+    format: RowFormat,
+}
+
+#[derive(Args)]
+struct PipelineArgs {
+    /// The pipeline
+    name: String,
+    /// Where the server's HTTP listens
+    #[arg(long, default_value = SERVER)]
+    server: String,
+}
+
+#[derive(Args)]
+struct ChangeArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Return at once, not when it is done
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Args)]
+struct ResumeArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// Records that are not computed but become dead letters; may be given several times
+    #[arg(long = "skip-offsets", value_name = "SOURCE:PARTITION:FROM-TO")]
+    skips: Vec<Offsets>,
+}
+
+#[derive(Args)]
+struct GenerationArgs {
+    /// Only compile a submission
+    #[arg(long)]
+    check: bool,
+    order: PathBuf,
+}
+
+#[derive(Args)]
 struct SqlArgs {
     /// The statement; without one they are read from --file or standard input
     query: Option<String>,
     /// Where the pipeline's Flight listens
     #[arg(long, default_value = ADDRESS)]
     address: String,
+    /// The pipeline of a server that runs several
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
     /// Read statements from this file
     #[arg(short, long, conflicts_with = "query", value_name = "FILE")]
     file: Option<PathBuf>,
@@ -101,6 +219,9 @@ struct FeaturesArgs {
     /// Where the pipeline's Flight listens
     #[arg(long, default_value = ADDRESS)]
     address: String,
+    /// The pipeline of a server that runs several
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
     /// fresh, consistent or request_time
     #[arg(long, conflicts_with = "as_of")]
     mode: Option<String>,
@@ -205,11 +326,24 @@ fn dispatch(command: Command) -> Outcome {
         Command::Run(arguments) => {
             let config = Config::load(arguments.config.as_deref(), arguments.settings).map_err(Failure::wrong)?;
             let RunArgs { paths, variables, keep, progress, watch, .. } = arguments;
-            crate::node::run(RunOptions { paths, variables, keep, progress, watch, config })
+            crate::node::run(RunOptions { paths, variables, keep, progress, watch, config, link: None })
         }
-        Command::Sql(SqlArgs { query, address, file, format }) => crate::shell::run(SqlOptions { query, address, file, format }),
-        Command::Features(FeaturesCommand::Get(FeaturesArgs { service, keys, address, mode, as_of, format })) => {
-            crate::features::get(FeaturesOptions { service, keys, address, mode, as_of, format })
+        Command::Serve(arguments) => start_server(arguments),
+        Command::Submit(SubmitArgs { name, paths, variables, workers, events_per_second, no_wait, server }) => {
+            serve::submit(SubmitOptions { server, name, paths, variables, workers, events_per_second, no_wait })
+        }
+        Command::Pipelines(PipelinesArgs { name, server, format }) => serve::pipelines(&server, name.as_deref(), format),
+        Command::Stop(ChangeArgs { pipeline, no_wait }) => serve::change(&pipeline.server, &pipeline.name, Verb::Stop, no_wait),
+        Command::Pause(ChangeArgs { pipeline, no_wait }) => serve::change(&pipeline.server, &pipeline.name, Verb::Pause, no_wait),
+        Command::Resume(ResumeArgs { change: ChangeArgs { pipeline, no_wait }, skips }) => {
+            serve::change(&pipeline.server, &pipeline.name, Verb::Resume(skips), no_wait)
+        }
+        Command::Drop(PipelineArgs { name, server }) => serve::drop_pipeline(&server, &name),
+        Command::Generation(GenerationArgs { check: true, order }) => serve::check(&order),
+        Command::Generation(GenerationArgs { check: false, order }) => serve::run_generation(&order),
+        Command::Sql(SqlArgs { query, address, pipeline, file, format }) => crate::shell::run(SqlOptions { query, address, pipeline, file, format }),
+        Command::Features(FeaturesCommand::Get(FeaturesArgs { service, keys, address, pipeline, mode, as_of, format })) => {
+            crate::features::get(FeaturesOptions { service, keys, address, pipeline, mode, as_of, format })
         }
         Command::TrainingSet(TrainingSetCommand::Export(ExportArgs { set, paths, variables, from, until, as_of, workers, format, out })) => {
             crate::training_set::export(ExportOptions { set, paths, variables, from, until, as_of, workers, format, out })
@@ -221,6 +355,13 @@ fn dispatch(command: Command) -> Outcome {
         Command::Explain(ExplainArgs { paths, stage, view, variables }) => crate::explain::run(ExplainOptions { paths, stage, view, variables }),
         Command::Test(TestArgs { paths }) => crate::test::run(&paths),
     }
+}
+
+fn start_server(arguments: ServeArgs) -> Outcome {
+    let ServeArgs { allow_commands, stuck_after, config, data_dir, flight, http, onnxruntime } = arguments;
+    let flags = Layer { data_dir, flight, http, onnxruntime, ..Layer::default() };
+    let config = Config::load(config.as_deref(), flags).map_err(Failure::wrong)?;
+    serve::serve(serve::options(config, allow_commands, stuck_after)?)
 }
 
 #[cfg(test)]

@@ -53,7 +53,16 @@ pub struct Config {
 impl Config {
     /// File, then environment, then flags. Errors name the file or variable and what is wrong in it.
     pub fn load(file: Option<&Path>, flags: Layer) -> Result<Config> {
-        let mut config = Config::resolve(read_file(file)?, environment(environment_variable)?, flags)?;
+        Config::complete(read_file(file)?, flags)
+    }
+
+    /// Environment, then flags: a child of the server runs in the folder of somebody else's pipeline and minds no file there.
+    pub fn without_file(flags: Layer) -> Result<Config> {
+        Config::complete(Layer::default(), flags)
+    }
+
+    fn complete(file: Layer, flags: Layer) -> Result<Config> {
+        let mut config = Config::resolve(file, environment(environment_variable)?, flags)?;
         // The variable of ONNX Runtime's other users; ours wins.
         config.onnxruntime = config.onnxruntime.or_else(|| environment_variable("ORT_DYLIB_PATH").map(PathBuf::from));
         config.python = environment_variable("FRESHET_PYTHON").map_or(config.python, PathBuf::from);
@@ -123,6 +132,11 @@ fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Layer> {
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 fn environment_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+/// The fault that a test wants of a child of the server (`serve/fault.rs`).
+pub fn fault() -> Option<String> {
+    environment_variable("FRESHET_FAULT")
 }
 
 /// How much is logged: RUST_LOG's syntax in FRESHET_LOG. Warnings by default.

@@ -16,6 +16,7 @@ pub struct FeaturesOptions {
     /// One row each.
     pub keys: Vec<String>,
     pub address: String,
+    pub pipeline: Option<String>,
     pub mode: Option<String>,
     pub as_of: Option<u64>,
     pub format: RowFormat,
@@ -29,7 +30,7 @@ pub fn get(options: FeaturesOptions) -> Outcome {
     ask.status = true;
     let ticket = serde_json::to_string(&ask).context("writing the ticket")?;
     block_on(async {
-        let received = Client::connect(&options.address).await?.get(Ticket::new(ticket)).await?;
+        let received = Client::connect(&options.address).await?.of_pipeline(options.pipeline.as_deref())?.get(Ticket::new(ticket)).await?;
         match options.format {
             RowFormat::Table => print!("{}", vertical(&options.keys, &received).map_err(Failure::failed)?),
             format => print!("{}", format_rows(&received.schema, &received.batches, format).map_err(Failure::failed)?),

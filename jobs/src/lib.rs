@@ -11,6 +11,7 @@
 //! | `queries.rs` | SQL behind the servers |
 //! | `progress.rs`, `watch.rs` | the live line on the terminal |
 //! | `client.rs`, `shell.rs`, `features.rs` | `freshet sql` and `freshet features get`, over Flight |
+//! | `serve/` | `freshet serve`: the supervisor, its children, and the commands that talk to it |
 //! | `retrain/` | retraining jobs: the control plane, training data, trainers, validation |
 //! | `training_set.rs`, `models.rs` | `freshet training-set export` and `freshet models` |
 //! | `rows.rs` | answers as table, JSON or CSV |
@@ -32,6 +33,7 @@ mod queries;
 mod retrain;
 mod rows;
 mod scripts;
+mod serve;
 mod shell;
 mod test;
 mod training_set;

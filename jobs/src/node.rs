@@ -1,5 +1,6 @@
 //! `freshet run`: compile, bind, start the engine, serve, wait, stop in reverse. In: scripts and settings. Out: an exit code.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use freshet_connectors::BuiltIn;
-use freshet_core::{Control, Error, Reader};
+use freshet_core::{Connectors, Control, Error, Reader};
 use freshet_engine::{Engine, EngineConfig};
 use freshet_serving::{Listeners, Queries, Server};
 use freshet_sql::ast::Stmt;
 use freshet_sql::{Program, compile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
@@ -22,7 +24,8 @@ use crate::progress::{Progress, resumption, summary};
 use crate::queries::PipelineQueries;
 use crate::retrain::{Place, kill_trainers, open_control};
 use crate::rows::{RowFormat, format_rows};
-use crate::scripts::{pipeline_folder, read_scripts, variables};
+use crate::scripts::{Scripts, pipeline_folder, read_scripts, variables};
+use crate::serve::{Link, Told};
 use crate::watch::Watched;
 
 /// DESIGN: exit within 10 s of a signal; the servers need a part of it.
@@ -39,31 +42,40 @@ pub struct RunOptions {
     /// A query whose row ends the line of progress.
     pub watch: Option<String>,
     pub config: Config,
+    /// The server whose child this process is.
+    pub link: Option<Arc<Link>>,
 }
 
 /// Runs a pipeline in this process until it is done or asked to stop.
 pub fn run(options: RunOptions) -> Outcome {
     let scripts = read_scripts(&options.paths).map_err(Failure::wrong)?;
     let variables = variables(&options.variables).map_err(Failure::wrong)?;
-    let program = compile(&scripts.scripts, &variables, &BuiltIn).map_err(Failure::wrong)?;
+    run_scripts(&scripts, &variables, &options)
+}
+
+/// As `run`, with the scripts at hand.
+pub fn run_scripts(scripts: &Scripts, variables: &BTreeMap<String, String>, options: &RunOptions) -> Outcome {
+    let program = compile(&scripts.scripts, variables, &BuiltIn).map_err(Failure::wrong)?;
     program.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    program.explains.iter().for_each(|explain| println!("-- {}\n{}", explain.title, explain.text));
+    program.explains.iter().filter(|_| options.link.is_none()).for_each(|explain| println!("-- {}\n{}", explain.title, explain.text));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").map_err(Failure::failed)?;
-    let folder = pipeline_folder(&scripts.scripts, &variables);
-    let outcome = runtime.block_on(serve(&scripts.name, folder, program, &options));
+    let folder = pipeline_folder(&scripts.scripts, variables);
+    let outcome = runtime.block_on(serve(&scripts.name, folder, program, options));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
 async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptions) -> Outcome {
     // Handlers first: a signal during the start must not kill what is half done.
-    let mut signals = Signals::open().map_err(Failure::failed)?;
-    let listeners = Listeners::bind(options.config.flight, options.config.http).await.map_err(Failure::wrong)?;
+    let link = options.link.as_deref();
+    let mut signals = Signals::open(link).map_err(Failure::failed)?;
+    let listeners = bind(&options.config, link).await.map_err(Failure::wrong)?;
     let (flight, http) = (listeners.flight(), listeners.http());
     let strict = fails_on_bad_data(&program.plan);
-    let (selects, started) = (selects(&program), Instant::now());
+    let selects = if link.is_none() { selects(&program) } else { Vec::new() };
+    let started = Instant::now();
     let engine = tokio::select! {
-        started = start_engine(program, &options.config, folder, format!("grpc://{flight}")) => started?,
+        started = start_engine(program, options, folder, format!("grpc://{flight}")) => started?,
         // Nothing has been promised yet; what the last life left stands.
         code = signals.next() => {
             eprintln!("stopped during the start");
@@ -74,14 +86,17 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
     let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
     let server = Server::start(listeners, name, reader.clone(), queries.clone());
-    announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}"));
+    match link {
+        None => announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}")),
+        Some(link) => link.ready(flight, http, reader.clone()),
+    }
     if let Some(line) = resumption(&reader.status(), &options.config.data_dir) {
         eprintln!("{line}");
     }
     let watch = Watch::start(engine);
     let mut progress = Progress::new(options.progress, watched);
     let (engine, end) =
-        supervise(watch, &mut signals, progress.as_mut(), &reader, &server, options.keep, || finished(&selects, queries.as_ref(), &reader, started))
+        supervise(watch, &mut signals, progress.as_mut(), &reader, &server, options, || finished(&selects, queries.as_ref(), &reader, started))
             .await?;
     if let Some(progress) = &progress {
         progress.end();
@@ -95,15 +110,30 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     }
 }
 
-async fn start_engine(program: Program, config: &Config, folder: PathBuf, flight: String) -> Result<Engine, Failure> {
+/// A child of the server listens where the generation before did, or where there is room.
+async fn bind(config: &Config, link: Option<&Link>) -> freshet_core::Result<Listeners> {
+    match Listeners::bind(config.flight, config.http).await {
+        Err(_) if link.is_some() => Listeners::bind(([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into()).await,
+        bound => bound,
+    }
+}
+
+async fn start_engine(program: Program, options: &RunOptions, folder: PathBuf, flight: String) -> Result<Engine, Failure> {
+    let (program, config, link) = (Arc::new(program), options.config.clone(), options.link.clone());
     let workers = config.workers.or(program.settings.workers).unwrap_or(1);
-    let settings =
+    let mut settings =
         EngineConfig { workers, data_dir: Some(config.data_dir.clone()), events_per_second: config.events_per_second, ..EngineConfig::default() };
-    let (program, config) = (Arc::new(program), config.clone());
     let starting = tokio::task::spawn_blocking(move || {
+        let connectors: Arc<dyn Connectors> = match &link {
+            None => Arc::new(BuiltIn),
+            Some(link) => {
+                link.wait_for_predecessor();
+                Arc::new(link.prepare(&program.plan, &mut settings).map_err(|error| Error::unavailable(format!("{error:#}")))?)
+            }
+        };
         let place = Place { data_dir: config.data_dir.clone(), folder, flight, workers };
         let control = control(&program, &config, &place)?;
-        Engine::start_with(program.plan.clone(), settings, &BuiltIn, control)
+        Engine::start_with(program.plan.clone(), settings, connectors.as_ref(), control)
     });
     starting.await.map_err(|error| Failure::failed(anyhow!("the engine did not start: {error}")))?.map_err(Failure::start)
 }
@@ -133,16 +163,20 @@ async fn supervise(
     mut progress: Option<&mut Progress>,
     reader: &Arc<dyn Reader>,
     server: &Server,
-    keep: bool,
+    options: &RunOptions,
     on_finished: impl Fn() -> Result<(), Failure>,
 ) -> Result<(Engine, End), Failure> {
     let every = progress.as_ref().map_or(Duration::from_secs(3600), |progress| progress.every());
     let mut ticks = tokio::time::interval(every);
     loop {
         tokio::select! {
-            code = signals.next() => {
-                let (engine, _) = watch.stop().await?;
-                return Ok((engine, End::Signal(code)));
+            asked = signals.asked() => {
+                let (engine, outcome) = watch.stop().await?;
+                return match (asked, outcome) {
+                    (Asked::End(code), _) => Ok((engine, End::Signal(code))),
+                    (Asked::Pause, Err(error)) => Ok((engine, End::Failed(error))),
+                    (Asked::Pause, Ok(())) => pause(engine, signals, options).await,
+                };
             }
             ended = &mut watch.thread => {
                 let (engine, outcome) = joined(ended)?;
@@ -154,18 +188,35 @@ async fn supervise(
                     progress.end();
                 }
                 on_finished()?;
-                if !keep {
+                if !options.keep {
                     return Ok((engine, End::Finished));
                 }
                 eprintln!("the sources have ended; the addresses stay up until Ctrl-C");
-                let code = signals.next().await;
-                return Ok((engine, End::Signal(code)));
+                return match signals.asked().await {
+                    Asked::End(code) => Ok((engine, End::Signal(code))),
+                    Asked::Pause => pause(engine, signals, options).await,
+                };
             }
             _ = ticks.tick() => if let Some(progress) = progress.as_deref_mut() {
                 progress.show(&reader.status(), server.events_per_second());
             },
         }
     }
+}
+
+/// Writes a checkpoint and reads no further; what was true then is answered until the end.
+async fn pause(engine: Engine, signals: &mut Signals, options: &RunOptions) -> Result<(Engine, End), Failure> {
+    let halting = tokio::task::spawn_blocking(move || {
+        let outcome = engine.halt();
+        (engine, outcome)
+    });
+    let (engine, outcome) = joined(halting.await)?;
+    if let Err(error) = outcome {
+        return Ok((engine, End::Failed(error)));
+    }
+    options.link.iter().for_each(|link| link.paused());
+    let code = signals.next().await;
+    Ok((engine, End::Signal(code)))
 }
 
 /// The SELECTs of the script, answered on stdout once all is complete, and the summary.
@@ -184,7 +235,8 @@ fn selects(program: &Program) -> Vec<String> {
     queries.map(|statement| statement.text.trim().to_string()).collect()
 }
 
-fn announce(text: &str) {
+/// On stdout, at once.
+pub fn announce(text: &str) {
     let mut out = std::io::stdout().lock();
     // Whoever reads stdout may have gone; the pipeline goes on.
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -242,28 +294,55 @@ async fn stop_engine(engine: Engine, signals: &mut Signals) -> Result<(), Error>
 }
 
 /// Without waiting for any thread; only the trainers end with the process, for nobody else would end them.
-fn exit_at_once(code: u8) -> ! {
+pub fn exit_at_once(code: u8) -> ! {
     kill_trainers();
     std::process::exit(i32::from(code))
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM, and the words of the server.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    told: Option<mpsc::Receiver<Told>>,
+}
+
+/// What somebody outside wants.
+enum Asked {
+    /// With this exit code.
+    End(u8),
+    Pause,
 }
 
 impl Signals {
-    fn open() -> anyhow::Result<Signals> {
+    fn open(link: Option<&Link>) -> anyhow::Result<Signals> {
         let open = |kind| signal(kind).context("installing signal handlers");
-        Ok(Signals { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())? })
+        let told = link.and_then(Link::told);
+        Ok(Signals { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())?, told })
     }
 
-    /// The exit code of the next signal.
-    async fn next(&mut self) -> u8 {
+    async fn asked(&mut self) -> Asked {
+        let told = async {
+            match &mut self.told {
+                Some(told) => told.recv().await.unwrap_or(Told::Stop),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => INTERRUPTED,
-            _ = self.terminate.recv() => TERMINATED,
+            _ = self.interrupt.recv() => Asked::End(INTERRUPTED),
+            _ = self.terminate.recv() => Asked::End(TERMINATED),
+            told = told => match told {
+                Told::Stop => Asked::End(0),
+                Told::Pause => Asked::Pause,
+            },
+        }
+    }
+
+    /// The exit code of the next signal to end.
+    async fn next(&mut self) -> u8 {
+        loop {
+            if let Asked::End(code) = self.asked().await {
+                return code;
+            }
         }
     }
 }

@@ -6,4 +6,7 @@ mod commands;
 mod http;
 mod retraining;
 mod running;
+mod serve;
+mod serve_crashes;
+mod serving;
 mod signals;

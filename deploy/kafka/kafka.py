@@ -5,6 +5,7 @@ Prints one line of JSON once every broker answers:
   {"bootstrap": "127.0.0.1:21001", "brokers": [{"id": 1, "port": 21001, "pid": 4711}], "secure": {"bootstrap": …, "ca": …}}
 Then obeys lines on its standard input, each answered by one line, `ok` or `error …`:
   kill ID     kill -9 the broker        stop ID     end it in order        start ID    start it again on the same folder and port
+  topic NAME PARTITIONS    create a topic that every broker keeps
 Ends, and with it the brokers, when its standard input is closed or it gets SIGTERM or SIGINT. Its brokers die even if it is killed.
 The jars are those of `./dev setup`. Needs Java 17 or newer, and openssl for --sasl.
 """
@@ -18,6 +19,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -233,6 +235,22 @@ def answers(port):
         return False
 
 
+def create_topic(port, name, partitions, replicas):
+    """One CreateTopics request, version 4: a tool of Kafka's own would start a Java machine for it."""
+    text = lambda value: struct.pack(">h", len(value)) + value.encode()
+    topic = text(name) + struct.pack(">ihii", partitions, replicas, 0, 0)
+    request = struct.pack(">hhi", 19, 4, 1) + text("freshet") + struct.pack(">i", 1) + topic + struct.pack(">i?", 30_000, False)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answer = connection.makefile("rb")
+        (length,) = struct.unpack(">i", answer.read(4))
+        # Correlation id, throttle time, the number of topics, the name; then what became of it.
+        body = answer.read(length)[12 + 2 + len(name.encode()) :]
+        (error,) = struct.unpack(">h", body[:2])
+        if error != 0:
+            raise Failed(f"topic {name} could not be created: error {error} {body[4:].decode(errors='replace')}")
+
+
 class Cluster:
     def __init__(self, folder, count, users, heap):
         self.folder = folder
@@ -274,9 +292,11 @@ class Cluster:
 
     def obey(self, line):
         words = line.split()
+        if len(words) == 3 and words[0] == "topic" and words[2].isdigit():
+            return create_topic(self.brokers[0].port, words[1], int(words[2]), len(self.brokers))
         broker = next((broker for broker in self.brokers if len(words) == 2 and words[1] == str(broker.id)), None)
         if broker is None or words[0] not in ("kill", "stop", "start"):
-            raise Failed(f"unknown command {line!r}; known are kill ID, stop ID, start ID")
+            raise Failed(f"unknown command {line!r}; known are kill ID, stop ID, start ID, topic NAME PARTITIONS")
         if words[0] == "start":
             broker.start()
             broker.wait_until_ready()

@@ -13,10 +13,12 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::exit::Failure;
+use crate::serve::PIPELINE_HEADER;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,8 @@ pub struct Received {
 pub struct Client {
     flight: FlightServiceClient<Channel>,
     address: String,
+    /// The one that is asked, where a server runs several.
+    pipeline: Option<MetadataValue<Ascii>>,
 }
 
 impl Client {
@@ -47,12 +51,28 @@ impl Client {
         let channel =
             connected.map_err(|_| Failure::failed(anyhow!("nothing answers at {address}; is `freshet run` up, and is this its Flight address?")))?;
         let flight = FlightServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-        Ok(Client { flight, address: address.to_string() })
+        Ok(Client { flight, address: address.to_string(), pipeline: None })
+    }
+
+    /// Asks this pipeline of a server. Errors: a name that no pipeline has.
+    pub fn of_pipeline(mut self, name: Option<&str>) -> Result<Client, Failure> {
+        let value = |name: &str| name.parse().map_err(|_| Failure::wrong(anyhow!("there is no pipeline {name:?}")));
+        self.pipeline = name.map(value).transpose()?;
+        Ok(self)
+    }
+
+    /// A client of Flight SQL over the same connection.
+    fn statements(&self) -> FlightSqlServiceClient<Channel> {
+        let mut client = FlightSqlServiceClient::new_from_inner(self.flight.clone());
+        if let Some(pipeline) = self.pipeline.as_ref().and_then(|name| name.to_str().ok()) {
+            client.set_header(PIPELINE_HEADER, pipeline);
+        }
+        client
     }
 
     /// The rows of a statement.
     pub async fn query(&self, sql: &str) -> Result<Received, Failure> {
-        let mut client = FlightSqlServiceClient::new_from_inner(self.flight.clone());
+        let mut client = self.statements();
         let info = client.execute(sql.to_string(), None).await.map_err(|error| self.failure(error))?;
         let mut received: Option<Received> = None;
         for endpoint in info.endpoint {
@@ -68,20 +88,53 @@ impl Client {
 
     /// The rows behind a ticket.
     pub async fn get(&self, ticket: Ticket) -> Result<Received, Failure> {
-        let stream = self.flight.clone().do_get(ticket).await.map_err(|status| self.failure(status.into()))?.into_inner();
-        let mut decoder = FlightDataDecoder::new(stream.map_err(|status| FlightError::Tonic(Box::new(status))));
         let mut received: Option<Received> = None;
-        while let Some(message) = decoder.try_next().await.map_err(|error| self.failure(error))? {
-            let metadata = message.app_metadata();
-            match message.payload {
+        self.each(ticket, |payload, metadata| {
+            match payload {
                 DecodedPayload::Schema(schema) => received = Some(Received { schema, batches: Vec::new(), metadata }),
                 DecodedPayload::RecordBatch(batch) => {
                     received.as_mut().map(|all| all.batches.push(batch)).context("rows came before their schema")?
                 }
                 DecodedPayload::None => {}
             }
-        }
+            Ok(())
+        })
+        .await?;
         received.ok_or_else(|| Failure::failed(anyhow!("{} sent nothing", self.address)))
+    }
+
+    /// What a SUBSCRIBE tells, as it comes, until it ends or `told` says that nobody wants any more.
+    pub async fn follow(&self, sql: &str, mut told: impl FnMut(&SchemaRef, RecordBatch) -> Result<()>) -> Result<(), Failure> {
+        let mut client = self.statements();
+        let info = client.execute(sql.to_string(), None).await.map_err(|error| self.failure(error))?;
+        for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
+            let mut known: Option<SchemaRef> = None;
+            self.each(ticket, |payload, _| match payload {
+                DecodedPayload::Schema(schema) => {
+                    known = Some(schema);
+                    Ok(())
+                }
+                DecodedPayload::RecordBatch(batch) => told(known.as_ref().context("rows came before their schema")?, batch),
+                DecodedPayload::None => Ok(()),
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Every message behind a ticket, with its metadata.
+    async fn each(&self, ticket: Ticket, mut take: impl FnMut(DecodedPayload, Bytes) -> Result<()>) -> Result<(), Failure> {
+        let mut request = tonic::Request::new(ticket);
+        if let Some(pipeline) = &self.pipeline {
+            request.metadata_mut().insert(PIPELINE_HEADER, pipeline.clone());
+        }
+        let stream = self.flight.clone().do_get(request).await.map_err(|status| self.failure(status.into()))?.into_inner();
+        let mut decoder = FlightDataDecoder::new(stream.map_err(|status| FlightError::Tonic(Box::new(status))));
+        while let Some(message) = decoder.try_next().await.map_err(|error| self.failure(error))? {
+            let metadata = message.app_metadata();
+            take(message.payload, metadata)?;
+        }
+        Ok(())
     }
 
     /// The server's own sentence, and 2 where the request is to blame.

@@ -25,6 +25,21 @@ pub fn format_rows(schema: &Schema, batches: &[RecordBatch], format: RowFormat) 
     }
 }
 
+/// Rows of an answer that has no end, each complete as it comes: the table's columns are parted by tabs, for nobody knows their widths yet.
+pub fn format_changes(schema: &Schema, batch: &RecordBatch, format: RowFormat, first: bool) -> Result<String> {
+    let batches = std::slice::from_ref(batch);
+    let text = match format {
+        RowFormat::Json => return json(schema, batches),
+        RowFormat::Csv => csv(schema, batches)?,
+        RowFormat::Table => {
+            let names = schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join("\t");
+            let rows = cells(batches)?.into_iter().map(|row| row.into_iter().map(|cell| cell.unwrap_or_else(|| "NULL".into())).collect::<Vec<_>>());
+            std::iter::once(names).chain(rows.map(|row| row.join("\t"))).map(|line| line + "\n").collect()
+        }
+    };
+    Ok(if first { text } else { text.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_string()) })
+}
+
 /// Each cell of each row; None is NULL.
 pub fn cells(batches: &[RecordBatch]) -> Result<Vec<Vec<Option<String>>>> {
     let mut rows = Vec::new();

@@ -7,11 +7,12 @@ use anyhow::Context;
 
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
-use crate::rows::{RowFormat, format_rows};
+use crate::rows::{RowFormat, format_changes, format_rows};
 
 pub struct SqlOptions {
     pub query: Option<String>,
     pub address: String,
+    pub pipeline: Option<String>,
     pub file: Option<PathBuf>,
     pub format: RowFormat,
 }
@@ -19,7 +20,7 @@ pub struct SqlOptions {
 /// Runs the statements in order; the first error ends it, except at a prompt.
 pub fn run(options: SqlOptions) -> Outcome {
     block_on(async {
-        let client = Client::connect(&options.address).await?;
+        let client = Client::connect(&options.address).await?.of_pipeline(options.pipeline.as_deref())?;
         let text = match (&options.query, &options.file) {
             (Some(query), _) => Some(query.clone()),
             (None, Some(file)) => Some(std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display())).map_err(Failure::wrong)?),
@@ -38,12 +39,31 @@ pub fn run(options: SqlOptions) -> Outcome {
 }
 
 async fn answer(client: &Client, sql: &str, format: RowFormat) -> Result<(), Failure> {
+    if sql.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("SUBSCRIBE")) {
+        return follow(client, sql, format).await;
+    }
     let received = client.query(sql).await?;
     let text = format_rows(&received.schema, &received.batches, format).map_err(Failure::failed)?;
     // A reader like `head` may have gone; that is its right.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     Ok(())
+}
+
+/// Prints changes as they come; whoever reads them may leave at any time.
+async fn follow(client: &Client, sql: &str, format: RowFormat) -> Result<(), Failure> {
+    let (mut begun, mut gone) = (false, false);
+    let outcome = client
+        .follow(sql, |schema, batch| {
+            let text = format_changes(schema, &batch, format, !begun)?;
+            begun = true;
+            let mut out = std::io::stdout().lock();
+            gone = out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err();
+            anyhow::ensure!(!gone, "nobody reads any more");
+            Ok(())
+        })
+        .await;
+    if gone { Ok(()) } else { outcome }
 }
 
 async fn read_statements(client: &Client, format: RowFormat) -> Result<(), Failure> {

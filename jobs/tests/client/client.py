@@ -143,3 +143,12 @@ past = exchange(["features", "ride_features", f"as_of={END - 60000}"], batches[:
 check("as_of", (json.loads(past.app_metadata.to_pybytes())["lag_ms"], past.data["rides_1h"].to_pylist()), (60000, [1]))
 fails("unknown service", lambda: exchange(["features", "taxi"], batches[:1]), "there is no feature service taxi", "ride_features")
 fails("an exchange on a view", lambda: exchange(["by_city"], batches[:1]), "an exchange is for lookups")
+
+# SUBSCRIBE: the content at one epoch, then the end of a pipeline whose sources have ended.
+told = client.do_get(flight.Ticket(b'{"subscribe": "by_city", "progress": true}')).read_all()
+check("a subscription's columns", told.schema.names[:5], ["epoch", "diff", "progress", "city", "rides"])
+rows = [row for row in told.to_pylist() if not row["progress"]]
+check("a subscription begins with the content", sorted((row["city"], row["rides"], row["diff"]) for row in rows), [("Bern", 3, 1), ("Genf", 1, 1)])
+check("and says how far it is", [row["epoch"] for row in told.to_pylist() if row["progress"]][-1], END)
+fails("an unknown view", lambda: client.do_get(flight.Ticket(b'{"subscribe": "nothing"}')).read_all(), "there is no view nothing", "by_city")
+fails("a feature view", lambda: client.do_get(flight.Ticket(b'{"subscribe": "city_load"}')).read_all(), "subscribe to a materialized view")

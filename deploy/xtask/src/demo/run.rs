@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::kafka::Kafka;
 use super::report;
 use super::server::Server;
 
 struct Options {
     data: PathBuf,
     exit: bool,
+    kafka: bool,
 }
 
 /// Replays the data of `--data FOLDER`. Errors: data or binary missing, or the run failed.
@@ -21,7 +23,12 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     }
     let binary = binary()?;
     let pipeline = root.join("pipelines/flight_delay");
-    let mut server = Server::start(&binary, &pipeline, &options.data)?;
+    // Named before the server, so that the broker is there as long as somebody may read from it.
+    let kafka = if options.kafka { Some(Kafka::start(root)?) } else { None };
+    if let Some(kafka) = &kafka {
+        kafka.fill(&binary, &pipeline, &options.data)?;
+    }
+    let mut server = Server::start(&binary, &pipeline, &options.data, kafka.as_ref().map(|kafka| kafka.brokers.as_str()))?;
     let replay = server.wait_until_finished()?;
     report::print(&server, &binary, &replay)?;
     if options.exit {
@@ -32,13 +39,14 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
-    let mut options = Options { data: PathBuf::new(), exit: false };
+    let mut options = Options { data: PathBuf::new(), exit: false, kafka: false };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match *argument {
             "--exit" => options.exit = true,
+            "--kafka" => options.kafka = true,
             "--data" => options.data = rest.next().context("--data needs a folder")?.into(),
-            other => bail!("unknown argument {other}; known are --data FOLDER and --exit"),
+            other => bail!("unknown argument {other}; known are --data FOLDER, --kafka and --exit"),
         }
     }
     ensure!(!options.data.as_os_str().is_empty(), "--data FOLDER is needed: the folder prepare.py has written");
@@ -59,6 +67,7 @@ mod tests {
     #[test]
     fn arguments_are_checked() {
         assert!(parse(&["--data", "x", "--exit"]).unwrap().exit);
+        assert!(parse(&["--kafka", "--data", "x"]).unwrap().kafka);
         assert!(parse(&["--exit"]).is_err());
         assert!(parse(&["--data"]).is_err());
         assert!(parse(&["--data", "x", "--days"]).is_err());

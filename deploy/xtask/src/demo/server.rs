@@ -41,8 +41,8 @@ pub struct Replay {
 }
 
 impl Server {
-    /// Starts the binary over a folder of its own below the data. Errors: the folder cannot be written, no port is free.
-    pub fn start(binary: &Path, pipeline: &Path, data: &Path) -> Result<Server> {
+    /// Starts the binary over a folder of its own below the data, from files or from these brokers. Errors: the folder cannot be written, no port is free.
+    pub fn start(binary: &Path, pipeline: &Path, data: &Path, brokers: Option<&str>) -> Result<Server> {
         let folder = data.join("demo-run");
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("removing the earlier run in {}", folder.display()))?;
@@ -51,7 +51,11 @@ impl Server {
         let (flight, http) = (free_address(FLIGHT_PORT)?, free_address(HTTP_PORT)?);
         let variable = |name: &str, path: &Path| format!("{name}={}", path.display());
         let mut command = Command::new(binary);
-        command.arg("run").arg(pipeline).arg("--keep");
+        command.arg("run").arg("--keep");
+        match brokers {
+            None => command.arg(pipeline),
+            Some(brokers) => command.arg(pipeline.join("kafka")).arg(pipeline.join("pipeline.sql")).args(["--var", &format!("brokers={brokers}")]),
+        };
         command.args(["--var", &variable("data", data), "--var", &variable("out", &folder)]);
         command.args(["--var", &format!("python={}", python_of_the_setup())]);
         command.args(["--progress", "--watch", WATCHED]);

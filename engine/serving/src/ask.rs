@@ -1,9 +1,11 @@
 //! What may be asked over plain Flight. In: descriptor paths, command bytes, ticket bytes. Out: one request, or an error with the forms
 //! that are understood. Three forms of a ticket or command: JSON, our own statement ticket, SQL text.
 
-use freshet_core::{Epoch, Error, ReadMode, Result};
+use freshet_core::{Epoch, Error, ReadMode, Result, SubscribeRequest};
 use prost::Message;
 use serde::{Deserialize, Serialize};
+
+use crate::positions::Positions;
 
 /// One request for rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,9 +13,30 @@ pub enum Ask {
     /// Features of the keys in the request.
     Features(FeaturesAsk),
     /// The content of a view.
-    View { view: String, as_of: Option<Epoch> },
-    /// A SELECT.
+    View { view: String, as_of: Option<Epoch>, min_position: Positions },
+    /// The changes of a view, and whether to say how far it is.
+    Subscribe(SubscribeRequest, bool),
+    /// A SELECT, or a SUBSCRIBE.
     Sql(String),
+}
+
+/// `{"subscribe": "totals", "snapshot": false, "progress": true, "as_of": 1357034400000, "up_to": …, "reader": "billing"}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubscribeAsk {
+    subscribe: String,
+    #[serde(default = "yes")]
+    snapshot: bool,
+    #[serde(default)]
+    progress: bool,
+    as_of: Option<u64>,
+    up_to: Option<u64>,
+    #[serde(default)]
+    reader: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A lookup as JSON or as a path, for example `{"features": "delay", "keys": {"origin": ["EWR"]}, "mode": "consistent"}`.
@@ -33,7 +56,12 @@ pub struct FeaturesAsk {
     /// Adds a column `<name>__status` for each output column.
     #[serde(default)]
     pub status: bool,
+    /// What the client has written and wants to see; the lookup waits for it.
+    #[serde(default, skip_serializing_if = "Positions::is_empty")]
+    pub min_position: Positions,
 }
+
+const AS_OF_OR_POSITION: &str = "as_of names an instant, min_position waits for one: give one of them";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +77,8 @@ pub enum Mode {
 struct ViewAsk {
     view: String,
     as_of: Option<u64>,
+    #[serde(default)]
+    min_position: Positions,
 }
 
 /// The name of a read mode in requests and answers.
@@ -63,11 +93,21 @@ pub fn mode_name(mode: ReadMode) -> &'static str {
 
 impl FeaturesAsk {
     pub fn of(service: &str) -> FeaturesAsk {
-        FeaturesAsk { service: service.to_string(), keys: serde_json::Map::new(), mode: None, as_of: None, status: false }
+        FeaturesAsk {
+            service: service.to_string(),
+            keys: serde_json::Map::new(),
+            mode: None,
+            as_of: None,
+            status: false,
+            min_position: Positions::default(),
+        }
     }
 
     /// Errors: Invalid if `mode` and `as_of` do not go together.
     pub fn read_mode(&self) -> Result<ReadMode> {
+        if self.as_of.is_some() && !self.min_position.is_empty() {
+            return Err(Error::invalid(AS_OF_OR_POSITION));
+        }
         match (self.mode, self.as_of) {
             (None | Some(Mode::AsOf), Some(epoch)) => Ok(ReadMode::AsOf(Epoch(epoch))),
             (Some(Mode::AsOf), None) => Err(Error::invalid("mode as_of needs as_of=<milliseconds since 1970>")),
@@ -78,7 +118,7 @@ impl FeaturesAsk {
         }
     }
 
-    /// `["features", service, options…]` with the options `status`, `mode=…` and `as_of=…`.
+    /// `["features", service, options…]` with the options `status`, `mode=…`, `as_of=…` and `min_position=source:partition:position`.
     fn from_path(service: &str, options: &[String]) -> Result<FeaturesAsk> {
         let mut ask = FeaturesAsk::of(service);
         for option in options {
@@ -86,7 +126,8 @@ impl FeaturesAsk {
                 None if option == "status" => ask.status = true,
                 Some(("mode", mode)) => ask.mode = Some(parse_mode(mode)?),
                 Some(("as_of", epoch)) => ask.as_of = Some(epoch.parse().map_err(|_| Error::invalid(format!("as_of={epoch} is not a number")))?),
-                _ => return Err(Error::invalid(format!("unknown path element {option}; known: status, mode=…, as_of=…"))),
+                Some(("min_position", positions)) => ask.min_position = ask.min_position.and(Positions::parse(positions)?)?,
+                _ => return Err(Error::invalid(format!("unknown path element {option}; known: status, mode=…, as_of=…, min_position=…"))),
             }
         }
         ask.read_mode()?;
@@ -105,9 +146,11 @@ impl Ask {
     pub fn from_path(path: &[String]) -> Result<Ask> {
         match path {
             [first, service, options @ ..] if first == "features" => Ok(Ask::Features(FeaturesAsk::from_path(service, options)?)),
-            [first, view] if first == "view" => Ok(Ask::View { view: view.clone(), as_of: None }),
-            [view] => Ok(Ask::View { view: view.clone(), as_of: None }),
-            _ => Err(Error::invalid("a path is [view], [\"view\", name] or [\"features\", service, \"status\"?, \"mode=…\"?, \"as_of=…\"?]")),
+            [first, view] if first == "view" => Ok(Ask::View { view: view.clone(), as_of: None, min_position: Positions::default() }),
+            [view] => Ok(Ask::View { view: view.clone(), as_of: None, min_position: Positions::default() }),
+            _ => Err(Error::invalid(
+                "a path is [view], [\"view\", name] or [\"features\", service, \"status\"?, \"mode=…\"?, \"as_of=…\"?, \"min_position=…\"?]",
+            )),
         }
     }
 
@@ -123,11 +166,18 @@ impl Ask {
             let ask: FeaturesAsk = serde_json::from_value(json).map_err(understand)?;
             ask.read_mode()?;
             Ok(Ask::Features(ask))
+        } else if json.get("subscribe").is_some() {
+            let SubscribeAsk { subscribe, snapshot, progress, as_of, up_to, reader } = serde_json::from_value(json).map_err(understand)?;
+            let request = SubscribeRequest { view: subscribe, snapshot, as_of: as_of.map(Epoch), up_to: up_to.map(Epoch), reader };
+            Ok(Ask::Subscribe(request, progress))
         } else if json.get("view").is_some() {
             let ask: ViewAsk = serde_json::from_value(json).map_err(understand)?;
-            Ok(Ask::View { view: ask.view, as_of: ask.as_of.map(Epoch) })
+            if ask.as_of.is_some() && !ask.min_position.is_empty() {
+                return Err(Error::invalid(AS_OF_OR_POSITION));
+            }
+            Ok(Ask::View { view: ask.view, as_of: ask.as_of.map(Epoch), min_position: ask.min_position })
         } else {
-            Err(Error::invalid("a JSON ticket has \"features\": service and \"keys\", or \"view\": name"))
+            Err(Error::invalid("a JSON ticket has \"features\": service and \"keys\", \"view\": name, or \"subscribe\": name"))
         }
     }
 }
@@ -161,17 +211,25 @@ mod tests {
         Ask::from_path(&parts.iter().map(|part| part.to_string()).collect::<Vec<_>>())
     }
 
+    fn view(name: &str, as_of: Option<u64>) -> Ask {
+        Ask::View { view: name.into(), as_of: as_of.map(Epoch), min_position: Positions::default() }
+    }
+
     #[test]
     fn paths_name_views_and_services() {
-        assert_eq!(path(&["delays"]).unwrap(), Ask::View { view: "delays".into(), as_of: None });
-        assert_eq!(path(&["view", "features"]).unwrap(), Ask::View { view: "features".into(), as_of: None });
+        assert_eq!(path(&["delays"]).unwrap(), view("delays", None));
+        assert_eq!(path(&["view", "features"]).unwrap(), view("features", None));
         let Ask::Features(ask) = path(&["features", "delay", "status", "as_of=12"]).unwrap() else { panic!("a lookup") };
         assert!(ask.status);
         assert_eq!(ask.read_mode().unwrap(), ReadMode::AsOf(Epoch(12)));
+        let Ask::Features(ask) = path(&["features", "delay", "min_position=rides:0:42"]).unwrap() else { panic!("a lookup") };
+        assert_eq!(ask.min_position, Positions::parse("rides:42").unwrap());
         for wrong in [
             &["features", "delay", "fast"][..],
             &["features", "delay", "mode=now"],
             &["features", "delay", "mode=fresh", "as_of=1"],
+            &["features", "delay", "min_position=rides:0:42", "as_of=1"],
+            &["features", "delay", "min_position=rides"],
             &[],
             &["a", "b"],
         ] {
@@ -182,7 +240,7 @@ mod tests {
     #[test]
     fn plain_tickets_are_json_or_sql_and_never_taken_for_flight_sql() {
         assert_eq!(Ask::from_bytes(b"SELECT 1").unwrap(), Ask::Sql("SELECT 1".into()));
-        assert_eq!(Ask::from_bytes(br#"{"view": "v", "as_of": 5}"#).unwrap(), Ask::View { view: "v".into(), as_of: Some(Epoch(5)) });
+        assert_eq!(Ask::from_bytes(br#"{"view": "v", "as_of": 5}"#).unwrap(), view("v", Some(5)));
         assert!(matches!(Ask::from_bytes(br#"{"features": "s", "keys": {"k": 1}, "mode": "consistent"}"#).unwrap(), Ask::Features(_)));
         for plain in [&b"SELECT 1"[..], b"{\"view\": \"v\"}", b"", b"x"] {
             assert!(!is_flight_sql(plain));

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use freshet_core::{Error, Kind};
 use tonic::Status;
@@ -23,11 +24,13 @@ pub struct HttpError {
     pub status: StatusCode,
     pub kind: &'static str,
     pub message: String,
+    /// Seconds until a second try may succeed.
+    pub retry_after: Option<u64>,
 }
 
 impl HttpError {
     pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> HttpError {
-        HttpError { status, kind, message: message.into() }
+        HttpError { status, kind, message: message.into(), retry_after: None }
     }
 }
 
@@ -47,6 +50,10 @@ impl From<Error> for HttpError {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "error": { "kind": self.kind, "message": self.message } });
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -6,6 +6,8 @@
 //! | `flight/` | Flight SQL and plain Flight |
 //! | `http/` | health, metrics, status, Feast's lookups |
 //! | `lookup.rs` | one feature lookup, whoever asks |
+//! | `pushing.rs` | rows of clients on their way into the pipeline, whichever way they come |
+//! | `positions.rs` | reads that wait for what their client has written |
 //! | `ask.rs` | what a path or a ticket may ask for |
 //! | `query.rs` | the seam to the SQL planner |
 //! | `wire.rs`, `columns.rs` | Arrow out, columns in |
@@ -22,13 +24,16 @@ mod histogram;
 mod http;
 pub mod limits;
 mod lookup;
+mod positions;
 mod pulse;
+mod pushing;
 mod query;
 mod server;
 mod wire;
 
 pub use ask::{FeaturesAsk, Mode, parse_mode};
 pub use columns::to_json;
-pub use http::{epoch_date, reasons_not_ready};
+pub use positions::{MIN_POSITION_HEADER, Position, Positions};
+pub use http::{epoch_date, listen, reasons_not_ready};
 pub use query::{Prepared, Queries, QueryAnswer};
 pub use server::{Listeners, Server};

@@ -14,6 +14,7 @@ use crate::ask::mode_name;
 use crate::columns::pick;
 use crate::histogram::Histogram;
 use crate::limits::LOOKUP_ROWS_MAX;
+use crate::positions::Positions;
 use crate::wire::{conform, wire_schema};
 
 /// What one service takes and gives, worked out once.
@@ -62,6 +63,20 @@ impl Lookups {
 
     pub fn services(&self) -> impl Iterator<Item = &Arc<LookupService>> {
         self.services.values()
+    }
+
+    /// Waits until a lookup of this service sees these positions. Errors: see [`Positions::wait`].
+    pub async fn wait_for(&self, positions: &Positions, service: &LookupService) -> Result<()> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let views: Vec<&str> = service.views.iter().map(String::as_str).collect();
+        positions.wait(self.reader.as_ref(), &views, self.wall_clock).await
+    }
+
+    /// Waits until a read of these views (all, if none is named) sees these positions.
+    pub async fn wait_for_views(&self, positions: &Positions, views: &[&str]) -> Result<()> {
+        positions.wait(self.reader.as_ref(), views, self.wall_clock).await
     }
 
     /// How long lookups took.
@@ -117,7 +132,7 @@ pub fn point_metadata(point: ReadPoint) -> Bytes {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the lag of an answer in wall clock is measured against the machine's clock; no result depends on it")]
-fn machine_epoch() -> Epoch {
+pub fn machine_epoch() -> Epoch {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Epoch(since.as_millis() as u64)
 }

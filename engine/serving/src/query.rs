@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use freshet_core::{Epoch, ReadPoint, Result};
+use freshet_core::{Epoch, ReadPoint, Result, SubscribeRequest};
 
 /// What a statement will answer and what it takes, before it runs.
 #[derive(Debug, Clone)]
@@ -28,4 +28,10 @@ pub trait Queries: Send + Sync {
     /// Runs the statement once per parameter row and appends the answers; without parameters once. All of it is read at one
     /// epoch: `at`, or the last complete one; the answer's point is the instant after it. Errors: Invalid (also an epoch that is no longer kept), Data (a failing expression).
     fn run(&self, sql: &str, parameters: Option<&RecordBatch>, at: Option<Epoch>) -> Result<QueryAnswer>;
+
+    /// What a SUBSCRIBE asks for, and whether it wants to hear of progress; None if the text is something else. Errors: Invalid with the place
+    /// in the text.
+    fn subscription(&self, _sql: &str) -> Result<Option<(SubscribeRequest, bool)>> {
+        Ok(None)
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use freshet_core::{Error, Reader, Result};
+use freshet_core::{Error, Ingress, Reader, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,6 +17,7 @@ use crate::http::{HttpState, listen, router};
 use crate::limits::{DRAIN_MAX, MESSAGE_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 use crate::lookup::Lookups;
 use crate::pulse::{Pulse, SAMPLE_EVERY};
+use crate::pushing::Doors;
 use crate::query::Queries;
 
 /// The two bound addresses, before anything is served: a taken port is found before a pipeline starts.
@@ -41,6 +42,11 @@ impl Listeners {
     pub fn http(&self) -> SocketAddr {
         self.http.1
     }
+
+    /// The listeners of Flight and of HTTP, for a server of another kind.
+    pub fn into_parts(self) -> (TcpListener, TcpListener) {
+        (self.flight.0, self.http.0)
+    }
 }
 
 /// A running server.
@@ -51,14 +57,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on the current runtime. `pipeline` is the name the status page shows.
+    /// Serves on the current runtime, without sources to push to. `pipeline` is the name the status page shows.
     pub fn start(listeners: Listeners, pipeline: &str, reader: Arc<dyn Reader>, queries: Arc<dyn Queries>) -> Server {
+        Server::start_with(listeners, pipeline, reader, queries, None)
+    }
+
+    /// As `start`; what clients push goes to `ingress`.
+    pub fn start_with(
+        listeners: Listeners,
+        pipeline: &str,
+        reader: Arc<dyn Reader>,
+        queries: Arc<dyn Queries>,
+        ingress: Option<Arc<dyn Ingress>>,
+    ) -> Server {
+        let doors = Doors::new(ingress);
         let lookups = Arc::new(Lookups::new(reader.clone()));
         let pulse = Arc::new(Pulse::default());
         let (stop, stopped) = watch::channel(false);
-        let state = HttpState { pipeline: pipeline.into(), reader: reader.clone(), lookups: lookups.clone(), pulse: pulse.clone() };
+        let state =
+            HttpState { pipeline: pipeline.into(), reader: reader.clone(), lookups: lookups.clone(), pulse: pulse.clone(), doors: doors.clone() };
         let tasks = vec![
-            tokio::spawn(serve_flight(listeners.flight.0, Front::new(reader.clone(), queries, lookups), stopped.clone())),
+            tokio::spawn(serve_flight(listeners.flight.0, Front::new(reader.clone(), queries, lookups, doors), stopped.clone())),
             tokio::spawn(listen(listeners.http.0, router(state), stopped.clone())),
             tokio::spawn(sample(reader, pulse.clone(), stopped)),
         ];

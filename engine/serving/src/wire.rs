@@ -88,7 +88,7 @@ pub fn messages(schema: SchemaRef, batches: Vec<RecordBatch>, app_metadata: Byte
 }
 
 /// The batch cut by rows into pieces of about `ANSWER_BYTES_TARGET`.
-fn pieces(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
+pub fn pieces(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
     let rows = batch.num_rows();
     let bytes: usize = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_default()).sum();
     let step = (rows * ANSWER_BYTES_TARGET).checked_div(bytes).unwrap_or(rows).clamp(1, rows.max(1));

@@ -30,8 +30,9 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    pub fn new(reader: Arc<dyn Reader>) -> Catalog {
-        Catalog { reader, facts: facts(), types: types() }
+    /// `takes_rows`: clients may append to sources.
+    pub fn new(reader: Arc<dyn Reader>, takes_rows: bool) -> Catalog {
+        Catalog { reader, facts: facts(takes_rows), types: types() }
     }
 
     pub fn catalogs(&self, command: CommandGetCatalogs) -> Result<RecordBatch> {
@@ -122,17 +123,17 @@ impl Catalog {
     }
 }
 
-fn facts() -> SqlInfoData {
+fn facts(takes_rows: bool) -> SqlInfoData {
     let mut facts = SqlInfoDataBuilder::new();
     facts.append(SqlInfo::FlightSqlServerName, "freshet");
     facts.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     facts.append(SqlInfo::FlightSqlServerArrowVersion, "1.3");
-    facts.append(SqlInfo::FlightSqlServerReadOnly, true);
+    facts.append(SqlInfo::FlightSqlServerReadOnly, !takes_rows);
     facts.append(SqlInfo::FlightSqlServerSql, true);
     facts.append(SqlInfo::FlightSqlServerSubstrait, false);
     facts.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
     facts.append(SqlInfo::FlightSqlServerCancel, false);
-    facts.append(SqlInfo::FlightSqlServerBulkIngestion, false);
+    facts.append(SqlInfo::FlightSqlServerBulkIngestion, takes_rows);
     facts.build().expect("constant facts are well formed")
 }
 

@@ -11,16 +11,21 @@ use arrow_flight::{
     SchemaAsIpc, SchemaResult, Ticket,
 };
 use futures::{Stream, StreamExt, stream};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::ask::{Ask, is_flight_sql};
 use crate::error::grpc_status;
 use crate::flight::exchange::exchange;
 use crate::flight::plain::Plain;
+use crate::flight::put::do_put;
 use crate::flight::statements::Statements;
+use crate::flight::subscribe::Subscriptions;
 use crate::lookup::Lookups;
+use crate::positions::{MIN_POSITION_HEADER, Positions};
+use crate::pushing::Doors;
 use crate::query::Queries;
-use freshet_core::Reader;
+use freshet_core::{Reader, SubscribeRequest};
 
 type Answer<T> = Result<Response<T>, Status>;
 pub type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -30,11 +35,32 @@ pub type AnswerStream = Boxed<FlightData>;
 pub struct Front {
     sql: Statements,
     plain: Plain,
+    doors: Doors,
 }
 
 impl Front {
-    pub fn new(reader: Arc<dyn Reader>, queries: Arc<dyn Queries>, lookups: Arc<Lookups>) -> Front {
-        Front { sql: Statements::new(reader.clone(), queries), plain: Plain { reader, lookups } }
+    pub fn new(reader: Arc<dyn Reader>, queries: Arc<dyn Queries>, lookups: Arc<Lookups>, doors: Doors) -> Front {
+        let subscriptions = Arc::new(Subscriptions::new(reader.clone()));
+        Front {
+            sql: Statements::new(reader.clone(), queries, subscriptions.clone(), !doors.are_none()),
+            plain: Plain { reader, lookups, subscriptions },
+            doors,
+        }
+    }
+
+    /// Until every view sees these positions: what a statement reads is known to its planner only.
+    async fn wait(&self, positions: &Positions) -> Result<(), Status> {
+        self.plain.lookups.wait_for_views(positions, &[]).await.map_err(grpc_status)
+    }
+
+    /// Until what the request reads sees the positions that it names.
+    async fn wait_for(&self, ask: &Ask) -> freshet_core::Result<()> {
+        let lookups = &self.plain.lookups;
+        match ask {
+            Ask::View { view, min_position, .. } => lookups.wait_for_views(min_position, &[view]).await,
+            Ask::Features(ask) if !ask.min_position.is_empty() => lookups.wait_for(&ask.min_position, &*lookups.service(&ask.service)?).await,
+            _ => Ok(()),
+        }
     }
 
     async fn plain_info(&self, ask: Ask, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
@@ -45,12 +71,24 @@ impl Front {
     }
 }
 
+/// The positions that a call carries beside its request.
+fn positions_of(metadata: &MetadataMap) -> Result<Positions, Status> {
+    let Some(value) = metadata.get(MIN_POSITION_HEADER) else { return Ok(Positions::default()) };
+    let text = value.to_str().map_err(|_| Status::invalid_argument(format!("{MIN_POSITION_HEADER} is no text")))?;
+    Positions::parse(text).map_err(grpc_status)
+}
+
 /// The plain request in a descriptor; None if it is Flight SQL.
 fn plain_ask(descriptor: &FlightDescriptor) -> Result<Option<Ask>, Status> {
     if !descriptor.path.is_empty() {
         return Ask::from_path(&descriptor.path).map(Some).map_err(grpc_status);
     }
     if is_flight_sql(&descriptor.cmd) { Ok(None) } else { Ask::from_bytes(&descriptor.cmd).map(Some).map_err(grpc_status) }
+}
+
+/// Where a request comes from, for whoever has to find a slow reader.
+pub fn peer<T>(request: &Request<T>) -> String {
+    request.remote_addr().map_or_else(|| "a client".into(), |address| format!("the client at {address}"))
 }
 
 #[tonic::async_trait]
@@ -73,6 +111,7 @@ impl FlightService for Front {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
+        self.wait(&positions_of(request.metadata())?).await?;
         match plain_ask(request.get_ref())? {
             Some(ask) => Ok(Response::new(self.plain_info(ask, request.into_inner()).await?)),
             None => self.sql.get_flight_info(request).await,
@@ -97,17 +136,26 @@ impl FlightService for Front {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
+        self.wait(&positions_of(request.metadata())?).await?;
         if is_flight_sql(&request.get_ref().ticket) {
             return self.sql.do_get(request).await;
         }
+        let peer = peer(&request);
         match Ask::from_bytes(&request.get_ref().ticket).map_err(grpc_status)? {
-            Ask::Sql(sql) => Ok(Response::new(self.sql.answer_text(sql).await?)),
-            ask => Ok(Response::new(self.plain.get(ask).map_err(grpc_status)?)),
+            Ask::Sql(sql) => Ok(Response::new(self.sql.answer_text(sql, peer).await?)),
+            Ask::Subscribe(asked, progress) if asked.reader.is_empty() => {
+                let asked = SubscribeRequest { reader: peer, ..asked };
+                Ok(Response::new(self.plain.get(Ask::Subscribe(asked, progress)).map_err(grpc_status)?))
+            }
+            ask => {
+                self.wait_for(&ask).await.map_err(grpc_status)?;
+                Ok(Response::new(self.plain.get(ask).map_err(grpc_status)?))
+            }
         }
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {
-        self.sql.do_put(request).await
+        Ok(Response::new(do_put(&self.doors, &self.sql, request.into_inner()).await?))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
@@ -119,6 +167,7 @@ impl FlightService for Front {
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoExchangeStream> {
-        Ok(Response::new(exchange(self.plain.lookups.clone(), request.into_inner()).await?))
+        let positions = positions_of(request.metadata())?;
+        Ok(Response::new(exchange(self.plain.lookups.clone(), positions, request.into_inner()).await?))
     }
 }

@@ -12,12 +12,15 @@ use crate::ask::{Ask, FeaturesAsk};
 use crate::columns::from_json;
 use crate::error::grpc_status;
 use crate::flight::front::AnswerStream;
+use crate::flight::subscribe::Subscriptions;
 use crate::lookup::{Lookups, point_metadata};
+use crate::positions::Positions;
 use crate::wire::{messages, wire_schema};
 
 pub struct Plain {
     pub reader: Arc<dyn Reader>,
     pub lookups: Arc<Lookups>,
+    pub subscriptions: Arc<Subscriptions>,
 }
 
 impl Plain {
@@ -25,7 +28,7 @@ impl Plain {
     pub fn list(&self) -> Result<Vec<FlightInfo>> {
         let views = self.reader.views().into_iter().map(|view| {
             let descriptor = FlightDescriptor::new_path(vec![view.name.clone()]);
-            self.info(Ask::View { view: view.name, as_of: None }, descriptor)
+            self.info(Ask::View { view: view.name, as_of: None, min_position: Positions::default() }, descriptor)
         });
         let services = self.lookups.services().map(|service| {
             let descriptor = FlightDescriptor::new_path(vec!["features".to_string(), service.name.clone()]);
@@ -38,8 +41,18 @@ impl Plain {
     pub fn info(&self, ask: Ask, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let info = FlightInfo::new().try_with_schema(&*self.schema(&ask)?)?.with_descriptor(descriptor);
         let ticket = match ask {
-            Ask::View { view, as_of } => serde_json::json!({ "view": view, "as_of": as_of.map(|epoch| epoch.0) }),
+            Ask::View { view, as_of, min_position } => {
+                serde_json::json!({ "view": view, "as_of": as_of.map(|epoch| epoch.0), "min_position": min_position })
+            }
             Ask::Features(ask) if !ask.keys.is_empty() => serde_json::to_value(ask).map_err(|error| Error::internal(error.to_string()))?,
+            Ask::Subscribe(request, progress) => serde_json::json!({
+                "subscribe": request.view,
+                "snapshot": request.snapshot,
+                "progress": progress,
+                "as_of": request.as_of.map(|epoch| epoch.0),
+                "up_to": request.up_to.map(|epoch| epoch.0),
+                "reader": request.reader,
+            }),
             Ask::Features(_) | Ask::Sql(_) => return Ok(info),
         };
         Ok(info.with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(ticket.to_string()))))
@@ -52,14 +65,16 @@ impl Plain {
                 let service = self.lookups.service(&ask.service)?;
                 Ok(if ask.status { service.output_with_status.clone() } else { service.output.clone() })
             }
+            Ask::Subscribe(request, _) => self.subscriptions.schema(&request.view),
             Ask::Sql(_) => Err(Error::internal("SQL text has its schema from the planner")),
         }
     }
 
     pub fn get(&self, ask: Ask) -> Result<AnswerStream> {
         match ask {
-            Ask::View { view, as_of } => self.get_view(&view, as_of),
+            Ask::View { view, as_of, .. } => self.get_view(&view, as_of),
             Ask::Features(ask) => self.get_features(&ask),
+            Ask::Subscribe(request, progress) => self.subscriptions.open(&request, progress),
             Ask::Sql(_) => Err(Error::internal("SQL text is answered by the planner")),
         }
     }

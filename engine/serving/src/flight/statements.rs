@@ -12,18 +12,16 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
-use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::server::FlightSqlService;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, Command, CommandGetCatalogs,
     CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo,
-    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
-    CommandStatementIngest, CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
-    TicketStatementQuery,
+    CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandStatementQuery,
+    DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
-use freshet_core::{Epoch, Error, Reader};
+use freshet_core::{Epoch, Error, Reader, SubscribeRequest};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use tokio::sync::Semaphore;
@@ -33,17 +31,20 @@ use crate::ask::StatementTicket;
 use crate::columns::cast_exactly;
 use crate::error::grpc_status;
 use crate::flight::catalog::Catalog;
-use crate::flight::front::{AnswerStream, Boxed};
+use crate::flight::front::{AnswerStream, Boxed, peer};
 use crate::flight::prepared::{Bounded, PreparedStatement, prepared_statements, waiting_answers};
+use crate::flight::put::Messages;
+use crate::flight::subscribe::Subscriptions;
 use crate::limits::{PARAMETER_BYTES_MAX, PARAMETER_ROWS_MAX, QUERIES_CONCURRENT_MAX, QUERY_WAIT_MAX, SQL_BYTES_MAX};
 use crate::lookup::point_metadata;
 use crate::query::{Prepared, Queries, QueryAnswer};
 use crate::wire::{messages, wire_schema};
 
-const READ_ONLY: &str = "this server only answers queries; sources, views and sinks belong in the pipeline's script, given to `freshet run`";
+pub const READ_ONLY: &str = "sources, views and sinks belong in the pipeline's script, given to `freshet run`";
 
 pub struct Statements {
     queries: Arc<dyn Queries>,
+    subscriptions: Arc<Subscriptions>,
     catalog: Catalog,
     running: Arc<Semaphore>,
     prepared: Mutex<Bounded<PreparedStatement>>,
@@ -51,10 +52,11 @@ pub struct Statements {
 }
 
 impl Statements {
-    pub fn new(reader: Arc<dyn Reader>, queries: Arc<dyn Queries>) -> Statements {
+    pub fn new(reader: Arc<dyn Reader>, queries: Arc<dyn Queries>, subscriptions: Arc<Subscriptions>, takes_rows: bool) -> Statements {
         Statements {
             queries,
-            catalog: Catalog::new(reader),
+            subscriptions,
+            catalog: Catalog::new(reader, takes_rows),
             running: Arc::new(Semaphore::new(QUERIES_CONCURRENT_MAX)),
             prepared: Mutex::new(prepared_statements()),
             answers: Mutex::new(waiting_answers()),
@@ -63,6 +65,10 @@ impl Statements {
 
     /// Shape of a statement in the types that are sent.
     pub async fn prepare(&self, sql: String) -> Result<Prepared, Status> {
+        if let Some((request, _)) = self.queries.subscription(&sql).map_err(grpc_status)? {
+            let schema = self.subscriptions.schema(&request.view).map_err(grpc_status)?;
+            return Ok(Prepared { schema, parameters: Arc::new(arrow::datatypes::Schema::empty()) });
+        }
         let queries = self.queries.clone();
         let shape = self.blocking(sql.len(), move || queries.prepare(&sql)).await?;
         Ok(Prepared { schema: wire_schema(&shape.schema), parameters: wire_schema(&shape.parameters) })
@@ -70,6 +76,13 @@ impl Statements {
 
     /// Runs the statement and says where its answer is.
     pub async fn statement_info(&self, sql: String, parameters: Option<RecordBatch>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+        if let Some((request, _)) = self.queries.subscription(&sql).map_err(grpc_status)? {
+            // It begins when it is fetched; its schema is told now.
+            let schema = self.subscriptions.schema(&request.view).map_err(grpc_status)?;
+            let ticket = StatementTicket { sql, epoch: None, parameters: Vec::new(), answer: 0 };
+            let ticket = TicketStatementQuery { statement_handle: ticket.encode_to_vec().into() };
+            return flight_info(&schema, ticket.as_any(), descriptor);
+        }
         let answer = self.run(sql.clone(), parameters.clone(), None).await?;
         let parameters = parameters.map(|rows| ipc_bytes(&rows)).transpose()?.unwrap_or_default();
         let schema = wire_schema(&answer.schema);
@@ -85,11 +98,24 @@ impl Statements {
     }
 
     /// A statement without a FlightInfo before it.
-    pub async fn answer_text(&self, sql: String) -> Result<AnswerStream, Status> {
+    pub async fn answer_text(&self, sql: String, peer: String) -> Result<AnswerStream, Status> {
+        if let Some(subscribed) = self.subscribed(&sql, peer)? {
+            return Ok(subscribed);
+        }
         Ok(answer_stream(self.run(sql, None, None).await?))
     }
 
-    async fn answer_ticket(&self, ticket: StatementTicket) -> Result<AnswerStream, Status> {
+    /// The stream of a SUBSCRIBE; None if the text is something else.
+    fn subscribed(&self, sql: &str, peer: String) -> Result<Option<AnswerStream>, Status> {
+        let Some((request, progress)) = self.queries.subscription(sql).map_err(grpc_status)? else { return Ok(None) };
+        let request = SubscribeRequest { reader: peer, ..request };
+        self.subscriptions.open(&request, progress).map(Some).map_err(grpc_status)
+    }
+
+    async fn answer_ticket(&self, ticket: StatementTicket, peer: String) -> Result<AnswerStream, Status> {
+        if let Some(subscribed) = self.subscribed(&ticket.sql, peer)? {
+            return Ok(subscribed);
+        }
         if let Some(answer) = lock(&self.answers).take(ticket.answer) {
             return Ok(answer_stream(answer));
         }
@@ -126,6 +152,18 @@ impl Statements {
     fn prepared(&self, handle: &[u8]) -> Result<PreparedStatement, Status> {
         let known = handle_id(handle).and_then(|id| lock(&self.prepared).get_mut(id).cloned());
         known.ok_or_else(|| Status::not_found("the prepared statement is closed or was pushed out by newer ones; prepare it again"))
+    }
+
+    /// Binds rows that a DoPut brings to a prepared statement.
+    pub async fn bind_parameters(&self, query: CommandPreparedStatementQuery, messages: Messages) -> Result<DoPutPreparedStatementResult, Status> {
+        let statement = self.prepared(&query.prepared_statement_handle)?;
+        let rows = Self::bind(&statement.shape, &sent_rows(messages).await?).map_err(grpc_status)?;
+        if let Some(id) = handle_id(&query.prepared_statement_handle)
+            && let Some(kept) = lock(&self.prepared).get_mut(id)
+        {
+            kept.parameters = Some(rows);
+        }
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(query.prepared_statement_handle) })
     }
 
     /// The client's rows under the statement's parameter names and types.
@@ -197,9 +235,8 @@ fn parameters_of(bytes: &[u8]) -> Result<RecordBatch, Status> {
     concat_batches(&schema, &batches).map_err(broken)
 }
 
-async fn sent_rows(request: Request<PeekableFlightDataStream>) -> Result<RecordBatch, Status> {
-    let data = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
-    let mut sent = FlightRecordBatchStream::new_from_flight_data(data);
+async fn sent_rows(messages: Messages) -> Result<RecordBatch, Status> {
+    let mut sent = FlightRecordBatchStream::new_from_flight_data(messages);
     let mut batches = Vec::new();
     let mut rows = 0;
     while let Some(batch) = sent.try_next().await? {
@@ -233,10 +270,11 @@ impl FlightSqlService for Statements {
         Ok(Response::new(self.statement_info(query.query, None, request.into_inner()).await?))
     }
 
-    async fn do_get_statement(&self, ticket: TicketStatementQuery, _request: Request<Ticket>) -> Result<Response<AnswerStream>, Status> {
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Result<Response<AnswerStream>, Status> {
+        let peer = peer(&request);
         let ticket = StatementTicket::decode(ticket.statement_handle)
             .map_err(|error| Status::invalid_argument(format!("the ticket is not one of this server: {error}")))?;
-        Ok(Response::new(self.answer_ticket(ticket).await?))
+        Ok(Response::new(self.answer_ticket(ticket, peer).await?))
     }
 
     async fn do_action_create_prepared_statement(
@@ -256,21 +294,6 @@ impl FlightSqlService for Statements {
             lock(&self.prepared).take(id);
         }
         Ok(())
-    }
-
-    async fn do_put_prepared_statement_query(
-        &self,
-        query: CommandPreparedStatementQuery,
-        request: Request<PeekableFlightDataStream>,
-    ) -> Result<DoPutPreparedStatementResult, Status> {
-        let statement = self.prepared(&query.prepared_statement_handle)?;
-        let rows = Self::bind(&statement.shape, &sent_rows(request).await?).map_err(grpc_status)?;
-        if let Some(id) = handle_id(&query.prepared_statement_handle)
-            && let Some(kept) = lock(&self.prepared).get_mut(id)
-        {
-            kept.parameters = Some(rows);
-        }
-        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(query.prepared_statement_handle) })
     }
 
     async fn get_flight_info_prepared_statement(
@@ -401,38 +424,6 @@ impl FlightSqlService for Statements {
 
     async fn get_flight_info_fallback(&self, command: Command, _request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
         Err(Status::unimplemented(format!("{} is not supported", command.type_url())))
-    }
-
-    async fn do_put_statement_update(&self, _update: CommandStatementUpdate, _request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
-        Err(Status::unimplemented(READ_ONLY))
-    }
-
-    async fn do_put_statement_ingest(&self, _ingest: CommandStatementIngest, _request: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
-        Err(Status::unimplemented(READ_ONLY))
-    }
-
-    async fn do_put_prepared_statement_update(
-        &self,
-        _update: CommandPreparedStatementUpdate,
-        _request: Request<PeekableFlightDataStream>,
-    ) -> Result<i64, Status> {
-        Err(Status::unimplemented(READ_ONLY))
-    }
-
-    async fn do_put_fallback(
-        &self,
-        _request: Request<PeekableFlightDataStream>,
-        _message: Any,
-    ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
-        Err(Status::unimplemented(READ_ONLY))
-    }
-
-    async fn do_put_error_callback(
-        &self,
-        _request: Request<PeekableFlightDataStream>,
-        _error: DoPutError,
-    ) -> Result<Response<<Self as FlightService>::DoPutStream>, Status> {
-        Err(Status::invalid_argument("the first message of a DoPut carries a descriptor"))
     }
 
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}

@@ -5,21 +5,28 @@ use std::fmt::Write;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use freshet_core::PipelineStatus;
+use freshet_core::{PipelineStatus, PushSource};
 
 use crate::histogram::Distribution;
 use crate::http::HttpState;
 use crate::pulse::resident_bytes;
 
 pub async fn metrics(State(state): State<HttpState>) -> Response {
-    let text = exposition(&state.reader.status(), &state.lookups.seconds().distribution(), state.pulse.events_per_second(), resident_bytes());
+    let text = exposition(
+        &state.reader.status(),
+        &state.doors.sources(),
+        &state.lookups.seconds().distribution(),
+        state.pulse.events_per_second(),
+        resident_bytes(),
+    );
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-fn exposition(status: &PipelineStatus, lookups: &Distribution, events_per_second: f64, resident_bytes: Option<u64>) -> String {
+fn exposition(status: &PipelineStatus, doors: &[PushSource], lookups: &Distribution, events_per_second: f64, resident_bytes: Option<u64>) -> String {
     let mut page = Page::default();
     pipeline(&mut page, status, events_per_second);
     sources(&mut page, status);
+    pushes(&mut page, doors);
     page.family("freshet_closed_lag_ms", "gauge", "How far the last complete epoch of a view is behind the newest one.");
     status.views.iter().for_each(|view| page.sample("freshet_closed_lag_ms", &[("view", &view.name)], view.lag_ms as f64));
     page.family("freshet_view_rows", "gauge", "Rows of a view.");
@@ -136,6 +143,13 @@ impl Page {
     }
 }
 
+fn pushes(page: &mut Page, doors: &[PushSource]) {
+    page.family("freshet_push_queue_bytes", "gauge", "Bytes that clients have pushed and the pipeline has not read.");
+    doors.iter().for_each(|door| page.sample("freshet_push_queue_bytes", &[("source", &door.name)], door.queue_bytes as f64));
+    page.family("freshet_push_queue_bytes_max", "gauge", "How many there may be; then clients wait.");
+    doors.iter().for_each(|door| page.sample("freshet_push_queue_bytes_max", &[("source", &door.name)], door.queue_bytes_max as f64));
+}
+
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -144,7 +158,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::histogram::Histogram;
-    use freshet_core::{JobStatus, ModelStatus, SourceStatus, ViewStatus};
+    use freshet_core::{Encode, JobStatus, ModelStatus, SourceStatus, ViewStatus};
 
     #[test]
     fn exposition_has_every_family_once_and_escapes_labels() {
@@ -156,15 +170,19 @@ mod tests {
             jobs: vec![JobStatus { name: "retrain".into(), runs: 4, promoted: 2, ..JobStatus::default() }],
             ..PipelineStatus::default()
         };
+        let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
+        let push = PushSource { name: "rides".into(), schema, encode: Encode::Json, secret: None, queue_bytes: 7, queue_bytes_max: 64 };
         let histogram = Histogram::default();
         histogram.record(std::time::Duration::from_micros(40));
-        let text = exposition(&status, &histogram.distribution(), 1.5, Some(1024));
+        let text = exposition(&status, &[push], &histogram.distribution(), 1.5, Some(1024));
         for line in [
             "freshet_closed_lag_ms{view=\"delays\"} 7",
             "freshet_dead_letters_total{source=\"rides\",reason=\"not \\\"JSON\\\"\"} 2",
             "freshet_lookup_seconds_bucket{le=\"0.00005\"} 1",
             "freshet_lookup_seconds_bucket{le=\"+Inf\"} 1",
             "freshet_lookup_seconds_count 1",
+            "freshet_push_queue_bytes{source=\"rides\"} 7",
+            "freshet_push_queue_bytes_max{source=\"rides\"} 64",
             "freshet_checkpoint_age_ms 3",
             "freshet_model_version{model=\"late\"} 2",
             "freshet_infer_rows_total{model=\"late\"} 9",

@@ -7,8 +7,11 @@
 //! | `health.rs` | `/healthz`, `/readyz` |
 //! | `metrics.rs` | `/metrics` |
 //! | `status.rs` | `/v1/status` and the page that shows it |
+//! | `ingest.rs`, `lines.rs` | `/v1/ingest/{source}`: rows of clients |
 //! | `online.rs` | `/get-online-features`, as Feast's |
 mod health;
+mod ingest;
+mod lines;
 mod listen;
 mod metrics;
 mod online;

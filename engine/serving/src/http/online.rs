@@ -17,6 +17,7 @@ use crate::http::HttpState;
 use crate::http::status::event_date;
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::lookup::{LookupAnswer, LookupService};
+use crate::positions::Positions;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +36,9 @@ struct OnlineRequest {
     full_feature_names: bool,
     mode: Option<Mode>,
     as_of: Option<u64>,
+    /// What the client has written and wants to see.
+    #[serde(default)]
+    min_position: Positions,
 }
 
 pub async fn get_online_features(State(state): State<HttpState>, body: Result<Bytes, BytesRejection>) -> Result<Json<Value>, HttpError> {
@@ -50,11 +54,13 @@ pub async fn get_online_features(State(state): State<HttpState>, body: Result<By
     }
     let name = request.feature_service.ok_or_else(|| Error::invalid("feature_service is missing"))?;
     let service = state.lookups.service(&name)?;
-    let ask = FeaturesAsk { mode: request.mode, as_of: request.as_of, ..FeaturesAsk::of(&name) };
+    let ask = FeaturesAsk { mode: request.mode, as_of: request.as_of, min_position: request.min_position, ..FeaturesAsk::of(&name) };
     let mut given = request.entities;
     given.extend(request.request_context);
     let rows = from_json(&given, &service.input)?;
-    let answer = state.lookups.answer(&service, &rows, ask.read_mode()?, false)?;
+    let mode = ask.read_mode()?;
+    state.lookups.wait_for(&ask.min_position, &service).await?;
+    let answer = state.lookups.answer(&service, &rows, mode, false)?;
     Ok(Json(feast_json(&service, &given, rows.num_rows(), &answer)?))
 }
 

@@ -12,10 +12,11 @@ use freshet_core::Reader;
 use tokio::sync::Semaphore;
 
 use crate::error::HttpError;
-use crate::http::{health, metrics, online, status};
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_REQUEST_TIMEOUT, HTTP_REQUESTS_CONCURRENT_MAX};
+use crate::http::{health, ingest, metrics, online, status};
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_REQUEST_TIMEOUT, HTTP_REQUESTS_CONCURRENT_MAX, INGEST_BODY_BYTES_MAX, INGEST_REQUESTS_CONCURRENT_MAX};
 use crate::lookup::Lookups;
 use crate::pulse::Pulse;
+use crate::pushing::Doors;
 
 /// What every handler may read.
 #[derive(Clone)]
@@ -24,11 +25,14 @@ pub struct HttpState {
     pub reader: Arc<dyn Reader>,
     pub lookups: Arc<Lookups>,
     pub pulse: Arc<Pulse>,
+    pub doors: Doors,
 }
 
 /// All paths. Everything but the page and the metrics speaks JSON, errors too.
 pub fn router(state: HttpState) -> Router {
     let permits = Arc::new(Semaphore::new(HTTP_REQUESTS_CONCURRENT_MAX));
+    let bodies = Arc::new(Semaphore::new(INGEST_REQUESTS_CONCURRENT_MAX));
+    let ingest = post(ingest::ingest).layer(DefaultBodyLimit::max(INGEST_BODY_BYTES_MAX)).layer(from_fn_with_state(bodies, ingest::bounded_bodies));
     Router::new()
         .route("/", get(status::page))
         .route("/page.js", get(status::script))
@@ -38,6 +42,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/get-online-features", post(online::get_online_features))
+        .route("/v1/ingest/{source}", ingest)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
@@ -58,7 +63,10 @@ async fn bounded(State(permits): State<Arc<Semaphore>>, request: Request, next: 
 }
 
 async fn not_found(request: Request) -> HttpError {
-    let message = format!("there is no {}; known: /, /v1/status, /healthz, /readyz, /metrics, /get-online-features", request.uri().path());
+    let message = format!(
+        "there is no {}; known: /, /v1/status, /healthz, /readyz, /metrics, /get-online-features, /v1/ingest/{{source}}",
+        request.uri().path()
+    );
     HttpError::new(StatusCode::NOT_FOUND, "invalid", message)
 }
 

@@ -260,7 +260,19 @@ pub fn refused(place: &str, error: &KafkaError) -> Error {
     Error::invalid(format!("{place}: the Kafka client refuses its properties: {reason}"))
 }
 
+/// Errors: Invalid, naming a file that librdkafka would not find; its own message does not.
+pub fn check_files(place: &str, connection: &Connection) -> Result<()> {
+    for (property, path) in connection.properties.iter().filter(|(property, path)| property.ends_with(".location") && *path != "probe") {
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(Error::invalid(format!("{place}: properties.{property} = '{path}' cannot be read: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// Errors: Invalid, naming the source; brokers are not asked.
 pub fn open_consumer(connection: &Connection, name: &str, watch: &Arc<Watch>) -> Result<Consumer> {
+    check_files(&format!("source {name}"), connection)?;
     let created = reader_config(connection, name).create_with_context(Listener(watch.clone()));
     created.map_err(|error| refused(&format!("source {name}"), &error))
 }

@@ -66,13 +66,13 @@ pub enum Taken {
 impl Handover {
     // --- the thread's side
 
-    /// Waits until there is room, at most so long; gives the item back if there was none.
-    pub fn offer(&self, item: Item, bytes: usize, wait: Duration) -> Result<(), Item> {
+    /// Waits until there is room, at most so long; gives the item back where there was none.
+    pub fn offer(&self, item: Item, bytes: usize, wait: Duration) -> Option<Item> {
         let state = self.state();
         let full = |state: &mut State| state.bytes > 0 && state.bytes + bytes > WAITING_BYTES_MAX && !self.is_stopped();
         let (mut state, _) = self.changed.wait_timeout_while(state, wait, full).unwrap_or_else(PoisonError::into_inner);
         if full(&mut state) {
-            return Err(item);
+            return Some(item);
         }
         if let Item::Batch(batch) = &item {
             state.progress.entry(batch.partition).or_default().handed = batch.next_offset;
@@ -81,7 +81,7 @@ impl Handover {
         state.items.push_back((item, bytes));
         self.waiting.store(state.items.len(), Ordering::Release);
         self.changed.notify_all();
-        Ok(())
+        None
     }
 
     /// True if the poller has taken everything.
@@ -210,5 +210,86 @@ impl Handover {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::Schema;
+
+    use super::*;
+
+    const NO_TIME: Duration = Duration::ZERO;
+
+    fn batch(partition: u32, next_offset: u64) -> Item {
+        let rows = RecordBatch::new_empty(Arc::new(Schema::empty()));
+        Item::Batch(SourceBatch { partition, rows, diffs: None, offsets: Vec::new(), dead_letters: Vec::new(), next_offset })
+    }
+
+    fn is_batch(taken: Taken) -> bool {
+        matches!(taken, Taken::Item(Item::Batch(_)))
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_bytes_but_takes_one_item_of_any_size() {
+        let handover = Handover::default();
+        assert!(handover.offer(batch(0, 1), 2 * WAITING_BYTES_MAX, NO_TIME).is_none());
+        assert!(handover.offer(batch(0, 2), 1, NO_TIME).is_some());
+        assert!(is_batch(handover.take(NO_TIME)) && handover.is_empty());
+        assert!(handover.offer(batch(0, 2), WAITING_BYTES_MAX - 1, NO_TIME).is_none());
+        assert!(handover.offer(batch(0, 3), 1, NO_TIME).is_none());
+        assert!(handover.offer(batch(0, 4), 1, NO_TIME).is_some());
+        handover.stop();
+        assert!(handover.offer(batch(0, 4), 1, NO_TIME).is_none(), "a thread that is to end does not wait");
+    }
+
+    #[test]
+    fn what_was_read_comes_before_the_end_and_before_a_failure() {
+        for failed in [false, true] {
+            let handover = Handover::default();
+            assert!(handover.offer(batch(0, 1), 1, NO_TIME).is_none());
+            if failed {
+                handover.fail(Error::data("gone"));
+            }
+            handover.end();
+            assert!(is_batch(handover.take(NO_TIME)));
+            match handover.take(NO_TIME) {
+                Taken::Failed(error) => assert!(failed && error.message == "gone"),
+                other => assert!(!failed && matches!(other, Taken::Ended)),
+            }
+        }
+    }
+
+    #[test]
+    fn lag_is_known_when_every_end_is() {
+        let handover = Handover::default();
+        let progress = |begin, at_end, bound| Progress { handed: begin, polled: begin, at_end, bound };
+        assert_eq!(handover.lag(|_| Some(9)), None, "no partition is known");
+        handover.set_partitions(vec![0, 1]);
+        handover.set_progress(0, progress(5, false, None));
+        handover.set_progress(1, progress(2, true, None));
+        assert_eq!(handover.lag(|_| None), None);
+        assert_eq!(handover.lag(|_| Some(9)), Some(4));
+        assert!(handover.offer(batch(1, 4), 1, NO_TIME).is_none());
+        assert_eq!(handover.lag(|_| Some(9)), Some(6), "two rows of the other wait for the poller");
+        handover.set_polled(1, 4);
+        handover.set_progress(0, progress(5, false, Some(7)));
+        assert_eq!(handover.lag(|_| Some(9)), Some(2));
+    }
+
+    #[test]
+    fn pauses_are_told_once() {
+        let handover = Handover::default();
+        let mut seen = 0;
+        assert_eq!(handover.pauses(&mut seen), None);
+        handover.pause(3, true);
+        handover.pause(3, true);
+        assert_eq!(handover.pauses(&mut seen), Some([3].into()));
+        assert_eq!(handover.pauses(&mut seen), None);
+        handover.pause(3, false);
+        assert_eq!(handover.pauses(&mut seen), Some([].into()));
     }
 }

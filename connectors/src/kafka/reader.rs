@@ -381,7 +381,7 @@ impl Reader {
     /// Waits for the poller. Meanwhile nothing is polled, so that librdkafka's queue fills and fetching stops.
     fn hand_over(&self, consumer: &Consumer, item: Item, bytes: usize) {
         let mut item = item;
-        while let Err(back) = self.handover.offer(item, bytes, LAG_EVERY) {
+        while let Some(back) = self.handover.offer(item, bytes, LAG_EVERY) {
             item = back;
             let asker = self.asker(consumer);
             for partition in self.logs.keys() {

@@ -16,7 +16,7 @@ use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::bounds::REQUEST_WAIT;
-use super::client::{Listener, Watch, described, refused, writer_config};
+use super::client::{Listener, Watch, check_files, described, refused, writer_config};
 use super::options::SinkOptions;
 use crate::encode::{self, OutRecord, RecordEncoder};
 
@@ -91,7 +91,8 @@ impl KafkaSink {
     /// Errors: Invalid, naming the sink; brokers are not asked.
     pub fn open(def: &SinkDef) -> Result<KafkaSink> {
         let options = SinkOptions::parse(def).map_err(|error| Error::invalid(format!("sink {}: {}", def.name, error.message)))?;
-        let watch: Arc<Watch> = Watch::new(&options.connection.topic);
+        check_files(&format!("sink {}", def.name), &options.connection)?;
+        let watch = Watch::new(&options.connection.topic);
         let deliveries = Deliveries { listener: Listener(watch), done: AtomicUsize::new(0), failed: Mutex::default() };
         let created = writer_config(&options.connection).create_with_context(deliveries);
         Ok(KafkaSink {

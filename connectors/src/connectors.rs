@@ -5,15 +5,24 @@ use std::sync::Arc;
 use freshet_core::{Connectors, Encode, Error, Format, OptionError, Result, Sink, SinkDef, Source, SourceDef};
 
 use crate::options::{self, CSV, PATH};
-use crate::{decode, encode, sink, source, store};
+use crate::{decode, encode, kafka, mqtt, push, redis, sink, source, store, webhook};
 
-/// The connectors compiled into this binary: `file`.
+/// What sources and sinks may name.
+const SOURCES: [&str; 4] = ["file", "kafka", "mqtt", "push"];
+const SINKS: [&str; 5] = ["file", "kafka", "mqtt", "redis", "webhook"];
+
+/// The connectors compiled into this binary.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BuiltIn;
 
 impl Connectors for BuiltIn {
     fn check_source(&self, def: &SourceDef) -> Result<(), OptionError> {
-        check_name(&def.connector)?;
+        match def.connector.as_str() {
+            "push" => return push::check_source(def),
+            "kafka" => return kafka::check_source(def),
+            "mqtt" => return mqtt::check_source(def),
+            other => check_name(other, &SOURCES)?,
+        }
         options::check_names("file", def.options.keys(), &known(def.encode, &["bad_data"]))?;
         let path = options::required("file", &def.options, PATH, "the file, folder or glob to read")?;
         store::Location::parse(path).map_err(|message| options::wrong(PATH, message))?;
@@ -23,14 +32,21 @@ impl Connectors for BuiltIn {
         if def.encode == Encode::Csv {
             options::Csv::parse(&def.options)?;
         }
+        refuse_binary(def.encode)?;
         if def.encode != Encode::Parquet {
-            decode::check_types(&def.schema).map_err(|message| OptionError { option: None, message })?;
+            decode::check_source(def)?;
         }
         Ok(())
     }
 
     fn check_sink(&self, def: &SinkDef) -> Result<(), OptionError> {
-        check_name(&def.connector)?;
+        match def.connector.as_str() {
+            "kafka" => return kafka::check_sink(def),
+            "mqtt" => return mqtt::check_sink(def),
+            "webhook" => return webhook::check_sink(def),
+            "redis" => return redis::check_sink(def),
+            other => check_name(other, &SINKS)?,
+        }
         options::check_names("file", def.options.keys(), &known(def.encode, &[]))?;
         let path = options::required("file", &def.options, PATH, "the file to write")?;
         if path.contains('*') {
@@ -43,6 +59,10 @@ impl Connectors for BuiltIn {
         if def.encode == Encode::Csv {
             options::Csv::parse(&def.options)?;
         }
+        refuse_binary(def.encode)?;
+        if def.format == Format::Upsert {
+            return Err(OptionError { option: None, message: "a file has no keys to replace rows by; use FORMAT DEBEZIUM ENCODE JSON".into() });
+        }
         if def.encode != Encode::Parquet {
             encode::check_types(&def.schema).map_err(|message| OptionError { option: None, message })?;
         }
@@ -51,12 +71,23 @@ impl Connectors for BuiltIn {
 
     fn open_source(&self, def: &SourceDef) -> Result<Box<dyn Source>> {
         self.check_source(def).map_err(|error| Error::invalid(format!("source {}: {}", def.name, error.message)))?;
-        Ok(Box::new(source::FileSource::start(def)?))
+        match def.connector.as_str() {
+            "push" => Err(push::no_server(def)),
+            "kafka" => Ok(Box::new(kafka::KafkaSource::start(def)?)),
+            "mqtt" => Ok(Box::new(mqtt::MqttSource::open(def)?)),
+            _ => Ok(Box::new(source::FileSource::start(def)?)),
+        }
     }
 
     fn open_sink(&self, def: &SinkDef) -> Result<Box<dyn Sink>> {
         self.check_sink(def).map_err(|error| Error::invalid(format!("sink {}: {}", def.name, error.message)))?;
-        sink::open(def)
+        match def.connector.as_str() {
+            "kafka" => Ok(Box::new(kafka::KafkaSink::open(def)?)),
+            "mqtt" => Ok(Box::new(mqtt::MqttSink::open(def)?)),
+            "webhook" => Ok(Box::new(webhook::WebhookSink::open(def)?)),
+            "redis" => Ok(Box::new(redis::RedisSink::open(def)?)),
+            _ => sink::open(def),
+        }
     }
 
     fn shared(&self) -> Option<Arc<dyn Connectors>> {
@@ -64,11 +95,24 @@ impl Connectors for BuiltIn {
     }
 }
 
-fn check_name(connector: &str) -> Result<(), OptionError> {
+/// Files hold text, one record a line, or Parquet.
+fn refuse_binary(encode: Encode) -> Result<(), OptionError> {
+    match encode {
+        Encode::Avro | Encode::Protobuf => Err(OptionError {
+            option: None,
+            message: "AVRO and PROTOBUF records have no lines; a file is read and written with ENCODE JSON, CSV or PARQUET".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Errors: a connector that is not compiled in, or not for this.
+fn check_name(connector: &str, known: &[&str]) -> Result<(), OptionError> {
     if connector == "file" {
         return Ok(());
     }
-    Err(options::wrong("connector", format!("there is no connector '{connector}' in this build; use connector = 'file'")))
+    let hint = options::nearest(connector, known).map_or_else(|| format!("known are {}", known.join(", ")), |name| format!("did you mean '{name}'?"));
+    Err(options::wrong("connector", format!("there is no connector '{connector}' in this build; {hint}")))
 }
 
 fn known(encode: Encode, more: &[&'static str]) -> Vec<&'static str> {

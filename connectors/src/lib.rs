@@ -8,6 +8,11 @@
 //! | `decode/` | bytes of one record to typed cells, or a dead letter |
 //! | `avro/`, `protobuf/` | the two encodings whose records need a schema, both ways |
 //! | `registry/`, `schema_text.rs` | where such schemas come from: a registry, a file, the script |
+//! | `push/` | rows that clients push, and the queue they wait in |
+//! | `kafka/` | topics, in and out |
+//! | `mqtt/` | messages of a broker, in and out |
+//! | `webhook/`, `redis/` | changes as HTTP requests, rows under keys |
+//! | `template.rs`, `reject.rs`, `tls.rs` | what several of them need: texts per row, what nobody takes, certificates |
 //! | `encode/`, `sink/` | rows to bytes that are the same in every run |
 #![forbid(unsafe_code)]
 
@@ -15,14 +20,23 @@ mod avro;
 mod connectors;
 mod decode;
 mod encode;
+mod kafka;
+mod mqtt;
 mod options;
 mod protobuf;
+mod push;
+mod redis;
 mod registry;
+mod reject;
 mod schema_text;
 mod sink;
 mod source;
 mod store;
+mod template;
+mod tls;
+mod webhook;
 
 pub use connectors::BuiltIn;
 pub use decode::{Cell, Metadata, NoMetadata, Record, RecordDecoder, Rows, Wait};
 pub use encode::{OutRecord, RecordEncoder};
+pub use push::{PipelineConnectors, Pushes};

@@ -18,8 +18,8 @@ fn wrong_declarations_name_the_option_and_the_remedy() {
     let good = source("a".as_ref(), Format::Plain, Encode::Json);
     assert!(BuiltIn.check_source(&good).is_ok());
     let mut def = good.clone();
-    def.connector = "kafka".into();
-    assert_eq!(check(&def), (Some("connector".into()), "there is no connector 'kafka' in this build; use connector = 'file'".into()));
+    def.connector = "mqqt".into();
+    assert_eq!(check(&def), (Some("connector".into()), "there is no connector 'mqqt' in this build; did you mean 'mqtt'?".into()));
     def = good.clone();
     def.options.insert("paht".into(), "x".into());
     assert_eq!(check(&def), (Some("paht".into()), "the file connector has no option paht; did you mean path?".into()));
@@ -33,10 +33,10 @@ fn wrong_declarations_name_the_option_and_the_remedy() {
     def = source("a".as_ref(), Format::Debezium, Encode::Csv);
     assert_eq!(check(&def), (None, "FORMAT DEBEZIUM is read from ENCODE JSON only, not with ENCODE CSV; use FORMAT PLAIN or ENCODE JSON".into()));
     def = good;
-    def.schema = Arc::new(Schema::new(vec![Field::new("raw", DataType::Binary, true)]));
+    def.schema = Arc::new(Schema::new(vec![Field::new("raw", DataType::LargeBinary, true)]));
     assert_eq!(
         check(&def),
-        (None, "column raw has type Binary, which JSON and CSV files cannot hold; declare it VARCHAR or use ENCODE PARQUET".into())
+        (None, "column raw has type LargeBinary, which JSON and CSV files cannot hold; declare it VARCHAR or use ENCODE PARQUET".into())
     );
 }
 

@@ -1,6 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod encodings;
 mod errors;
+mod kafka_broker;
+mod kafka_outage;
+mod kafka_sink;
+mod kafka_source;
+mod mqtt;
+mod mqtt_broker;
+mod mqtt_sink;
+mod redis;
 mod setup;
 mod sinks;
 mod sources;
+mod webhook;

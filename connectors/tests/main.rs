@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod encodings;
+mod encodings_avro;
+mod encodings_protobuf;
+mod encodings_registry;
 mod errors;
 mod kafka_broker;
 mod kafka_outage;

@@ -243,7 +243,9 @@ fn boolean(cell: &Cell) -> Option<bool> {
 /// JSON has one kind of number: 2.0 is an integer, 2.5 is none.
 fn integer(cell: &Cell) -> Option<i64> {
     match cell {
-        Cell::Int(value) => Some(*value),
+        Cell::Int(value) | Cell::Instant(value, _) => Some(*value),
+        Cell::Day(day) => Some(i64::from(*day)),
+        Cell::Decimal(digits, scale) => rescaled(*digits, *scale, 0).and_then(|value| i64::try_from(value).ok()),
         Cell::Float(value) if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 => Some(*value as i64),
         Cell::Raw(text) => text.trim().parse().ok(),
         _ => None,
@@ -368,6 +370,7 @@ fn timestamp(unit: TimeUnit, cell: &Cell) -> Option<i64> {
     let text = match cell {
         Cell::Int(value) => return Some(*value),
         Cell::Instant(value, from) => return in_unit(*value, *from, unit),
+        Cell::Day(day) => return in_unit(i64::from(*day) * 86_400, TimeUnit::Second, unit),
         Cell::Raw(text) if text.trim().parse::<i64>().is_ok() => return text.trim().parse().ok(),
         Cell::Text(text) | Cell::Raw(text) => text.trim(),
         _ => return None,

@@ -86,6 +86,7 @@ fn a_sink_keeps_what_brokers_do_not_take_and_writes_it_once() {
     write(out.as_mut(), 2).unwrap();
     let error = out.flush(Epoch(2)).unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
+    assert!(error.message.starts_with("sink out: 2 records are not delivered yet: 127.0.0.1:"), "{error}");
     kafka.command("start 2");
     let deadline = Instant::now() + DEADLINE;
     while let Err(error) = out.flush(Epoch(2)) {

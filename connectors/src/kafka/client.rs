@@ -61,6 +61,15 @@ impl Watch {
         state.last_words = None;
     }
 
+    /// What was said last of a connection or a record that failed.
+    pub fn words(&self) -> Option<String> {
+        self.state().last_words.clone()
+    }
+
+    pub fn set_words(&self, words: String) {
+        self.state().last_words = Some(words);
+    }
+
     pub fn set_end(&self, partition: u32, end: u64) {
         self.state().ends.insert(partition, end);
     }

@@ -139,9 +139,9 @@ impl KafkaSink {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let watch = self.watch();
-                let reason = watch.trouble().unwrap_or_else(|| format!("{} records are not delivered yet", self.undelivered() + self.unsent.len()));
-                return Err(self.unavailable(&reason));
+                let count = self.undelivered() + self.unsent.len();
+                let because = self.watch().words().map_or(String::new(), |words| format!(": {words}"));
+                return Err(self.unavailable(&format!("{count} records are not delivered yet{because}")));
             }
             self.producer.poll(if blocked || self.unsent.is_empty() { POLL_WAIT } else { Duration::ZERO });
         }
@@ -179,6 +179,9 @@ impl KafkaSink {
     fn take_failures(&mut self) -> Result<()> {
         let mut failed = std::mem::take(&mut *self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner));
         let Some((_, record, error)) = failed.first() else { return Ok(()) };
+        if let Some(code) = error.rdkafka_error_code() {
+            self.watch().set_words(format!("topic {}: {}", self.topic, described(code)));
+        }
         if !passes(error) {
             let bytes = record.payload.as_ref().map_or(0, Vec::len);
             let error = error.clone();
@@ -266,6 +269,7 @@ impl Sink for KafkaSink {
     fn flush(&mut self, _closed: Epoch) -> Result<u64> {
         self.check()?;
         self.drive(FLUSH_WAIT, |sink| sink.unsent.is_empty() && sink.undelivered() == 0)?;
+        self.watch().clear();
         Ok(self.before + self.written as u64)
     }
 

@@ -146,8 +146,10 @@ pub fn avro_schema() -> String {
         .to_string()
 }
 
+type Options = Vec<(&'static str, String)>;
+
 /// Every encoding that holds rows of `wide`, with its options.
-fn encodings() -> Vec<(Encode, Vec<(&'static str, String)>)> {
+fn encodings() -> Vec<(Encode, Options)> {
     vec![
         (Encode::Json, vec![]),
         (Encode::Csv, vec![("null", "\\N".to_string())]),

@@ -146,6 +146,24 @@ fn records_of_several_writers_are_read_each_by_its_own_schema() {
 }
 
 #[test]
+fn keys_with_a_schema_id_are_avro_and_others_are_text() {
+    let number = register("framed-key", "AVRO", "\"long\"", serde_json::json!([]));
+    let text = register("framed-text-key", "AVRO", "\"string\"", serde_json::json!([]));
+    let object = r#"{"type":"record","name":"k","fields":[{"name":"a","type":"int"}]}"#;
+    let object = register("framed-object-key", "AVRO", object, serde_json::json!([]));
+    let mut def = source(fields(&[("a", DataType::Int64), ("b", DataType::Utf8)]), Format::Upsert, Encode::Avro, &[("schema.registry", registry())]);
+    def.key = vec![0];
+    let keys = [framed(number, &[14]), framed(object, &[16]), b"9".to_vec(), framed(text, &[2, b'x']), framed(number, &[])];
+    let records: Vec<_> = keys.iter().map(|key| (Some(&key[..]), None)).collect();
+    let back = decode(&def, &records);
+    assert_eq!(values(&back.rows), [7, 8, 9].map(|id| vec![Value::Int(id), Value::Null]));
+    assert_eq!(back.diffs.as_deref(), Some(&[-1, -1, -1][..]));
+    let reasons: Vec<String> = letters(&back).into_iter().map(|(_, _, reason)| reason).collect();
+    assert_eq!(reasons[0], "in the record's key: expected BIGINT, found the string \"x\"");
+    assert!(reasons[1].starts_with("in the record's key: "), "{}", reasons[1]);
+}
+
+#[test]
 fn schemas_may_refer_to_others_and_messages_stand_anywhere_in_their_file() {
     let part = "syntax = \"proto3\"; package p; message Part { string name = 1; }";
     register("part-subject", "PROTOBUF", part, serde_json::json!([]));

@@ -6,5 +6,5 @@ mod text;
 mod write;
 
 pub use read::{Input, Plan, Row};
-pub use schema::{Logical, Type, TypeId, Types};
+pub use schema::{Type, TypeId, Types};
 pub use write::{Writer, schema_of, write_counted, write_long};

@@ -32,6 +32,8 @@ struct Writer {
 
 enum Shape {
     Row(Row),
+    /// A key of one column that is no record.
+    Single(TypeId),
     /// The members of an envelope in their order.
     Envelope {
         members: Vec<(Member, TypeId)>,
@@ -47,16 +49,26 @@ enum Member {
     Other,
 }
 
+/// What a datum is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datum {
+    Row,
+    /// Rows before and after a change.
+    Envelope,
+    /// A row of the key's columns, or the value of the one.
+    Key,
+}
+
 pub struct AvroDecoder {
     schemas: Schemas,
     schema: SchemaRef,
     columns: Vec<usize>,
-    envelope: bool,
+    datum: Datum,
 }
 
 impl AvroDecoder {
     /// Reads these columns. Errors: Invalid, naming the schema file or what is wrong in it.
-    pub fn open(def: &SourceDef, columns: &[usize], envelope: bool) -> Result<AvroDecoder> {
+    pub fn open(def: &SourceDef, columns: &[usize], datum: Datum) -> Result<AvroDecoder> {
         let invalid = |message: String| Error::invalid(format!("source {}: {message}", def.name));
         let (schema, columns) = (def.schema.clone(), columns.to_vec());
         let schemas = match RegistryOptions::parse(&def.options).map_err(|error| invalid(error.message))? {
@@ -64,14 +76,14 @@ impl AvroDecoder {
             None => {
                 let text = schema_text::read(&def.options).map_err(invalid)?;
                 let types = Types::parse(&text, &[]).map_err(invalid)?;
-                Schemas::One(Arc::new(Writer::new(types, &schema, &columns, envelope).map_err(invalid)?))
+                Schemas::One(Arc::new(Writer::new(types, &schema, &columns, datum).map_err(invalid)?))
             }
         };
-        Ok(AvroDecoder { schemas, schema, columns, envelope })
+        Ok(AvroDecoder { schemas, schema, columns, datum })
     }
 
     fn writer<'a>(&mut self, payload: &'a [u8]) -> Result<(Arc<Writer>, &'a [u8]), Refusal> {
-        let AvroDecoder { schemas, schema, columns, envelope } = self;
+        let AvroDecoder { schemas, schema, columns, datum: shape } = self;
         match schemas {
             Schemas::One(writer) => Ok((writer.clone(), payload)),
             Schemas::Registry { registry, writers } => {
@@ -84,7 +96,7 @@ impl AvroDecoder {
                     Known::Never(reason) => return Err(Fault::of_record(reason).into()),
                     Known::NotYet(reason) => return Err(Refusal::Wait(Wait { reason })),
                 };
-                let writer = parse(&registered).and_then(|types| Writer::new(types, schema, columns, *envelope));
+                let writer = parse(&registered).and_then(|types| Writer::new(types, schema, columns, *shape));
                 let writer = Arc::new(writer.map_err(|reason| Fault::of_record(format!("schema {id}: {reason}")))?);
                 writers.insert(id, writer.clone());
                 Ok((writer, datum))
@@ -111,13 +123,16 @@ fn collect<'r>(registered: &'r RegisteredSchema, texts: &mut Vec<&'r str>) {
 }
 
 impl Writer {
-    fn new(types: Types, schema: &SchemaRef, columns: &[usize], envelope: bool) -> Result<Writer, String> {
+    fn new(types: Types, schema: &SchemaRef, columns: &[usize], datum: Datum) -> Result<Writer, String> {
         let plan = Plan::new(types);
         let root = plan.types().root();
         if !matches!(plan.types().get(root), Type::Record(..)) {
+            if datum == Datum::Key && columns.len() == 1 {
+                return Ok(Writer { plan, shape: Shape::Single(root) });
+            }
             return Err("its schema is no record".into());
         }
-        if !envelope {
+        if datum != Datum::Envelope {
             let row = plan.row(root, schema, columns)?;
             return Ok(Writer { plan, shape: Shape::Row(row) });
         }
@@ -139,9 +154,15 @@ impl Writer {
 impl RowDecoder for AvroDecoder {
     fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
         let (writer, datum) = self.writer(payload)?;
-        let Shape::Row(row) = &writer.shape else { return Err(Fault::of_record("an envelope is no row").into()) };
         let mut input = Input::new(datum);
-        writer.plan.read(row, &mut input, |column, cell| rows.set(column, &cell))?;
+        match &writer.shape {
+            Shape::Row(row) => writer.plan.read(row, &mut input, |column, cell| rows.set(column, &cell))?,
+            Shape::Single(id) => {
+                let cell = writer.plan.text(*id, &mut input).map_err(Fault::of_record)?;
+                rows.set(self.columns[0], &cell)?;
+            }
+            Shape::Envelope { .. } => return Err(Fault::of_record("an envelope is no row").into()),
+        }
         Ok(input.end().map_err(Fault::of_record)?)
     }
 }

@@ -19,10 +19,6 @@ impl JsonDecoder {
     pub fn new(schema: &Schema, columns: &[usize]) -> JsonDecoder {
         JsonDecoder { names: Names::new(schema, columns) }
     }
-
-    pub fn columns(&self) -> &[usize] {
-        &self.names.columns
-    }
 }
 
 impl RowDecoder for JsonDecoder {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use freshet_core::{Encode, OptionError, Result, SourceDef};
 
+use super::avro::Datum;
 use super::record::{KEY_ENCODE, Refusal, RowDecoder};
 use super::{AvroDecoder, BytesDecoder, Cell, Fault, JsonDecoder, Rows};
 use crate::options;
@@ -20,8 +21,8 @@ enum Encoding {
 }
 
 enum Reader {
-    /// An object is JSON; anything else is the text of the one column.
-    Guess(JsonDecoder),
+    /// An object is JSON, a schema id means Avro where values are Avro; anything else is the text of the one column.
+    Guess(JsonDecoder, Option<AvroDecoder>),
     Text,
     Json(JsonDecoder),
     Row(Box<dyn RowDecoder>),
@@ -53,11 +54,11 @@ impl KeyDecoder {
         let json = JsonDecoder::new(&def.schema, &def.key);
         let framed = def.encode == Encode::Avro && def.options.contains_key(crate::schema_text::REGISTRY);
         let reader = match encoding(def).map_err(|error| invalid(error.message))? {
-            None if framed && def.key.len() > 1 => Reader::Row(Box::new(AvroDecoder::open(def, &def.key, false)?)),
-            None => Reader::Guess(json),
+            None if framed => Reader::Guess(json, Some(AvroDecoder::open(def, &def.key, Datum::Key)?)),
+            None => Reader::Guess(json, None),
             Some(Encoding::Text) => Reader::Text,
             Some(Encoding::Json) => Reader::Json(json),
-            Some(Encoding::Avro) => Reader::Row(Box::new(AvroDecoder::open(def, &def.key, false)?)),
+            Some(Encoding::Avro) => Reader::Row(Box::new(AvroDecoder::open(def, &def.key, Datum::Key)?)),
             Some(Encoding::Bytes) => Reader::Row(Box::new(BytesDecoder::new(&def.schema, &def.key).map_err(invalid)?)),
         };
         let names = def.key.iter().map(|column| def.schema.field(*column).name().clone()).collect();
@@ -98,12 +99,13 @@ impl KeyDecoder {
         match &mut self.reader {
             Reader::Row(decoder) => decoder.fill(key, rows),
             Reader::Json(json) if object || !single => json.fill(key, rows),
-            Reader::Guess(json) if object || !single => json.fill(key, rows),
+            Reader::Guess(_, Some(avro)) if key.len() > 5 && key[0] == 0 => avro.fill(key, rows),
+            Reader::Guess(json, _) if object || !single => json.fill(key, rows),
             Reader::Json(_) => {
                 let cell = super::json::parse(key, super::json::CellSeed)?;
                 Ok(rows.set(self.columns[0], &cell)?)
             }
-            Reader::Text | Reader::Guess(_) => {
+            Reader::Text | Reader::Guess(..) => {
                 let text = std::str::from_utf8(key).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
                 Ok(rows.set(self.columns[0], &Cell::Raw(Cow::Borrowed(text)))?)
             }

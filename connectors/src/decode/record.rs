@@ -4,6 +4,7 @@
 
 use freshet_core::{Encode, Error, Format, MetadataColumn, OptionError, Result, SourceDef};
 
+use super::avro::Datum;
 use super::key::KeyDecoder;
 use super::{AvroDecoder, BytesDecoder, Cell, CsvDecoder, DebeziumDecoder, Fault, JsonDecoder, ProtobufDecoder, Rows, check_types};
 use crate::options::{self, Csv};
@@ -87,7 +88,7 @@ pub type RowEnd<'a> = dyn FnMut(&mut Rows, i64) -> Result<(), Fault> + 'a;
 enum Bytes {
     Rows(Box<dyn RowDecoder>),
     Changes(Box<dyn ChangeDecoder>),
-    Upserts { value: Box<dyn RowDecoder>, key: KeyDecoder },
+    Upserts { value: Box<dyn RowDecoder>, key: Box<KeyDecoder> },
 }
 
 /// FORMAT, ENCODE, metadata columns and size limit of one source.
@@ -106,8 +107,8 @@ impl RecordDecoder {
         let data = data_columns(def);
         let bytes = match (def.format, def.encode) {
             (Format::Debezium, Encode::Json) => Bytes::Changes(Box::new(DebeziumDecoder::new(&def.schema, &data))),
-            (Format::Debezium, _) => Bytes::Changes(Box::new(AvroDecoder::open(def, &data, true)?)),
-            (Format::Upsert, _) => Bytes::Upserts { value: value_decoder(def, &data)?, key: KeyDecoder::open(def)? },
+            (Format::Debezium, _) => Bytes::Changes(Box::new(AvroDecoder::open(def, &data, Datum::Envelope)?)),
+            (Format::Upsert, _) => Bytes::Upserts { value: value_decoder(def, &data)?, key: Box::new(KeyDecoder::open(def)?) },
             _ => Bytes::Rows(value_decoder(def, &data)?),
         };
         Ok(RecordDecoder { bytes, metadata: def.metadata.clone(), record_bytes_max })
@@ -203,7 +204,7 @@ fn value_decoder(def: &SourceDef, data: &[usize]) -> Result<Box<dyn RowDecoder>>
             let options = Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?;
             Box::new(CsvDecoder::new(def.schema.clone(), data, options))
         }
-        Encode::Avro => Box::new(AvroDecoder::open(def, data, false)?),
+        Encode::Avro => Box::new(AvroDecoder::open(def, data, Datum::Row)?),
         Encode::Protobuf => Box::new(ProtobufDecoder::open(def, data)?),
         Encode::Bytes => Box::new(BytesDecoder::new(&def.schema, data).map_err(Error::invalid)?),
         Encode::Parquet => return Err(Error::internal(format!("source {}: a record is no Parquet file", def.name))),
@@ -256,7 +257,7 @@ pub fn check_source(def: &SourceDef) -> Result<(), OptionError> {
                 return Err(whole("ENCODE PROTOBUF needs message = 'package.Type', the message that a record is".into()));
             }
         }
-        Encode::Bytes => drop(BytesDecoder::new(&def.schema, &data_columns(def)).map_err(whole)?),
+        Encode::Bytes => BytesDecoder::new(&def.schema, &data_columns(def)).map(|_| ()).map_err(whole)?,
         Encode::Json | Encode::Parquet => {}
     }
     if def.format == Format::Upsert {

@@ -6,7 +6,7 @@ mod text;
 mod wire;
 mod write;
 
-pub use message::{MESSAGE, Source, compile, message_at, message_named, pool_of};
+pub use message::{MESSAGE, compile, message_at, message_named, pool_of};
 pub use read::Reader;
 pub use wire::{read_indexes, write_indexes};
 pub use write::Writer;

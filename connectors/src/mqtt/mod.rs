@@ -9,6 +9,7 @@
 
 mod check;
 mod connection;
+mod identity;
 mod inflight;
 mod packet;
 mod publisher;
@@ -18,5 +19,6 @@ mod sink;
 mod source;
 
 pub use check::{check_sink, check_source};
+pub use identity::{sink_of, source_of};
 pub use sink::MqttSink;
 pub use source::MqttSource;

@@ -1,7 +1,7 @@
 //! WITH options of MQTT sources and sinks as typed values. In: names and texts. Out: values, or the option that is wrong.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use freshet_core::OptionError;
@@ -70,7 +70,7 @@ impl Broker {
             Some(other) => return Err(wrong("version", format!("version is '5' or '3.1.1', found '{other}'"))),
         };
         let client_id = match options.get("client_id") {
-            None => default_client_id(identity, options),
+            None => default_client_id(identity, options, &std::env::current_dir().unwrap_or_default()),
             Some(id) if id.is_empty() || id.len() > 256 => return Err(wrong("client_id", "client_id has 1 to 256 characters")),
             Some(id) => id.clone(),
         };
@@ -237,18 +237,13 @@ fn flag(options: &Options, name: &str) -> Result<Option<bool>, OptionError> {
 }
 
 /// The same in every run of the same pipeline, and another one elsewhere: a broker cuts off the first of two clients with one name.
-fn default_client_id(identity: &str, options: &Options) -> String {
+pub fn default_client_id(identity: &str, options: &Options, place: &Path) -> String {
     let mut hash = Sha256::new();
-    let place = std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    for part in [&host, &place, identity] {
+    let place = place.display().to_string();
+    let address = options.iter().filter(|(name, _)| matches!(name.as_str(), "url" | "topic")).flat_map(|(name, value)| [name, value]);
+    for part in [host.as_str(), &place, identity].into_iter().chain(address.map(String::as_str)) {
         hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    for (name, value) in options.iter().filter(|(name, _)| matches!(name.as_str(), "url" | "topic")) {
-        hash.update(name.as_bytes());
-        hash.update([0]);
-        hash.update(value.as_bytes());
         hash.update([0]);
     }
     let digits: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -301,5 +296,7 @@ mod tests {
         let (one, other) = (parse(&[]).unwrap().broker.client_id, parse(&[("topic", "u")]).unwrap().broker.client_id);
         assert_ne!(one, other);
         assert_eq!(one, parse(&[("qos", "2")]).unwrap().broker.client_id);
+        let at = |place: &str| default_client_id("source s", &options(&[("url", "mqtt://h")]), Path::new(place));
+        assert_ne!(at("/a"), at("/b"), "each pipeline has a data directory of its own");
     }
 }

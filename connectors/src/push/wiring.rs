@@ -1,23 +1,27 @@
 //! The connectors of a pipeline that can be pushed to. In: declarations. Out: as `BuiltIn` does, and queues that servers hand rows to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use freshet_core::{Connectors, Error, OptionError, Result, Sink, SinkDef, Source, SourceDef};
 
 use super::Pushes;
 use crate::connectors::BuiltIn;
+use crate::mqtt;
 
 /// The connectors of one running pipeline.
 #[derive(Debug, Clone)]
 pub struct PipelineConnectors {
     pushes: Arc<Pushes>,
+    /// Where no other pipeline is: part of the names that others know this one by.
+    place: PathBuf,
 }
 
 impl PipelineConnectors {
     /// With a data directory positions of pushed rows survive a restart.
     pub fn new(data_dir: Option<&Path>) -> PipelineConnectors {
-        PipelineConnectors { pushes: Arc::new(Pushes::new(data_dir)) }
+        let place = std::path::absolute(data_dir.unwrap_or(Path::new("."))).unwrap_or_default();
+        PipelineConnectors { pushes: Arc::new(Pushes::new(data_dir)), place }
     }
 
     /// Where clients' rows go, for servers.
@@ -37,14 +41,14 @@ impl Connectors for PipelineConnectors {
 
     fn open_source(&self, source: &SourceDef) -> Result<Box<dyn Source>> {
         if source.connector != "push" {
-            return BuiltIn.open_source(source);
+            return BuiltIn.open_source(&mqtt::source_of(source, &self.place));
         }
         self.check_source(source).map_err(|error| Error::invalid(format!("source {}: {}", source.name, error.message)))?;
         self.pushes.open(source)
     }
 
     fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>> {
-        BuiltIn.open_sink(sink)
+        BuiltIn.open_sink(&mqtt::sink_of(sink, &self.place))
     }
 
     fn shared(&self) -> Option<Arc<dyn Connectors>> {

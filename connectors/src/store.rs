@@ -96,7 +96,7 @@ impl Store {
         let folder = if folder.as_os_str().is_empty() { LocalPath::new(".") } else { folder };
         let metadata = std::fs::metadata(folder).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => missing(&format!("there is no file or folder {}", folder.display())),
-            _ => Error::unavailable(format!("cannot read {}: {error}", folder.display())),
+            _ => local_error(&error, format!("cannot read {}: {error}", folder.display())),
         })?;
         let object = object_path(folder)?;
         if !metadata.is_dir() {
@@ -133,6 +133,15 @@ impl Store {
 
     fn wait<T>(&self, name: String, work: impl Future<Output = object_store::Result<T>>) -> Result<T> {
         self.runtime.block_on(work).map_err(|error| Error::unavailable(format!("cannot read {name}: {error}")))
+    }
+}
+
+/// The error of a local file: one that time alone does not mend is Invalid, and nobody tries it again.
+pub fn local_error(error: &std::io::Error, message: String) -> Error {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        NotFound | PermissionDenied | NotADirectory | IsADirectory | ReadOnlyFilesystem | InvalidInput | InvalidFilename => Error::invalid(message),
+        _ => Error::unavailable(message),
     }
 }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use freshet_core::{
-    Blobs, ClockKind, Connectors, Control, Error, NodeId, Op, Plan, Reader, Result, SHARDS, ViewKind, fingerprint, hash_bytes, runs_schema,
+    Blobs, ClockKind, Connectors, Control, Error, NodeId, Op, Plan, Reader, Replay, Result, SHARDS, ViewKind, fingerprint, hash_bytes, runs_schema,
     versions_schema,
 };
 
 use crate::bridge::{
-    Around, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Routes, Running, Scorers, SinkPlace,
-    SinkThread, SourceInput, Tickets, ViewLog, sources_of_views, start_workers,
+    Around, Buried, DeadLetterBox, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Replayer, Routes, Running, Scorers, SinkPlace,
+    SinkThread, SourceInput, Tickets, ViewLog, dead_letter_schema, in_background, sources_of_views, start_workers,
+    with_columns_of_today,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::{EngineConfig, StepCut};
@@ -27,6 +28,7 @@ use crate::worker::Restore;
 /// One pipeline: ingest thread, workers, sink threads, and what readers share.
 pub struct Engine {
     reader: Arc<EngineReader>,
+    replayer: Arc<Replayer>,
     metrics: Arc<Metrics>,
     questions: Arc<Questions>,
     sinks: Arc<Vec<SinkThread>>,
@@ -45,6 +47,10 @@ impl Engine {
 
     /// As `start`, with a control plane that takes decisions and brings versions of models.
     pub fn start_with(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
+        in_background(|| Engine::open(plan, config, connectors, control))
+    }
+
+    fn open(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
         plan.validate()?;
         check_one_step(&plan, &config, control.is_some())?;
         let workers = config.workers.max(1);
@@ -69,11 +75,10 @@ impl Engine {
             clock: plan.clock,
             metrics: metrics.clone(),
             positions: positions.clone(),
-            names: names.clone(),
             from: None,
             until: config.until,
         };
-        let sources = open_sources(&plan, &config, connectors, &logs, around, restore.as_ref())?;
+        let (sources, buried) = open_sources(&plan, &config, connectors, &logs, around, restore.as_ref())?;
         let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, checkpointer.is_none(), restore.as_ref())?);
         let routes = Arc::new(Routes::new(plan.models.len()));
         let view_sources = sources_of_views(&plan);
@@ -119,6 +124,7 @@ impl Engine {
             ClockKind::Event => None,
             ClockKind::Wall => Some(Tickets::open(last, blobs)?),
         };
+        let replayer = Arc::new(Replayer::new((plan.clock, config.frozen), buried, connectors.shared(), metrics.clone()));
         let ingest = Ingest {
             clock: plan.clock,
             config,
@@ -134,12 +140,17 @@ impl Engine {
             checkpointed: Instant::now(),
             tickets,
         };
-        Ok(Engine { reader, metrics, questions, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
+        Ok(Engine { reader, replayer, metrics, questions, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
     }
 
     /// Reads from any thread, also after the sources have ended.
     pub fn reader(&self) -> Arc<dyn Reader> {
         self.reader.clone()
+    }
+
+    /// Lets dead letters come in again, from any thread.
+    pub fn replayer(&self) -> Arc<dyn Replay> {
+        self.replayer.clone()
     }
 
     /// How many rows each lookup at a column has answered, and for how many that was not their epoch (T5): of the rows that are there now.
@@ -268,7 +279,6 @@ fn open_logs(plan: &Plan) -> Result<BTreeMap<String, Arc<ViewLog>>> {
         add(error_view(&view.name), error_schema(), false)?;
     }
     for source in &plan.sources {
-        add(format!("dead_letters({})", source.name), error_schema(), true)?;
         add(format!("late({})", source.name), source.schema.clone(), source.format == freshet_core::Format::Plain)?;
     }
     for job in &plan.retraining {
@@ -276,6 +286,11 @@ fn open_logs(plan: &Plan) -> Result<BTreeMap<String, Arc<ViewLog>>> {
     }
     for model in &plan.models {
         add(format!("versions({})", model.name), versions_schema(), true)?;
+    }
+    for source in &plan.sources {
+        // A letter whose record comes in again leaves.
+        let name = format!("dead_letters({})", source.name);
+        logs.insert(name.clone(), Arc::new(ViewLog::new(name, dead_letter_schema(), false)?.joining()));
     }
     Ok(logs)
 }
@@ -311,8 +326,9 @@ fn restore_logs(logs: &BTreeMap<String, Arc<ViewLog>>, restore: &Restore) -> Res
         let mut batches = Vec::new();
         for (id, place) in &state.batches {
             if let Some(batch) = decode(&(restore.fetch)(place)?) {
+                let batch = if name.starts_with("dead_letters(") { with_columns_of_today(&batch) } else { batch.with_schema(&log.schema) };
                 let kept = (0..batch.len()).map(|row| Some(batch.epoch(row) <= restore.manifest.epoch)).collect();
-                batches.push((*id, batch.filter(&kept).with_schema(&log.schema)));
+                batches.push((*id, batch.filter(&kept)));
             }
         }
         log.restore(batches, state.compacted);
@@ -343,12 +359,14 @@ fn open_sources(
     logs: &BTreeMap<String, Arc<ViewLog>>,
     around: Around,
     restore: Option<&Restore>,
-) -> Result<Vec<SourceInput>> {
-    let mut sources = Vec::new();
+) -> Result<(Vec<SourceInput>, Vec<Buried>)> {
+    let (mut sources, mut buried) = (Vec::new(), Vec::new());
     for (index, def) in plan.sources.iter().enumerate() {
         let log = |kind: &str| logs[&format!("{kind}({})", def.name)].clone();
+        let (letters, slot) = DeadLetterBox::open(&def.name, index, log("dead_letters"));
+        buried.push(Buried { def: def.clone(), log: log("dead_letters"), slot });
         let around = Around { from: config.from.get(&def.name).copied(), ..around.clone() };
-        let mut input = SourceInput::new(index, def.clone(), around, log("late"), log("dead_letters"));
+        let mut input = SourceInput::new(index, def.clone(), around, log("late"), letters);
         if let Some(restore) = restore
             && let Some(state) = restore.manifest.sources.get(&def.name)
         {
@@ -359,5 +377,5 @@ fn open_sources(
         input.open(connectors)?;
         sources.push(input);
     }
-    Ok(sources)
+    Ok((sources, buried))
 }

@@ -1,44 +1,88 @@
 //! What a running pipeline tells about itself. Written by every thread, read by `Reader::status`.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use freshet_core::{Epoch, Error, ObjectState, SourceStatus};
+use freshet_core::{Epoch, Error, ObjectState, SourceStatus, State};
+
+use crate::bridge::machine_now;
 
 /// Distinct reasons of dead letters that are counted apart; the rest is "other", so that metrics stay bounded.
 const REASONS_MAX: usize = 32;
+/// Steps whose watermarks are remembered: more than can be open, so that the watermark of the last complete one is among them.
+const WATERMARKS_MAX: usize = 128;
 
 #[derive(Default)]
 pub struct Metrics {
     pub epoch: AtomicU64,
     pub events: AtomicU64,
     pub open_steps: AtomicU64,
+    /// Jumps of the machine's clock that epochs did not follow (T0c), and how far they are ahead of it.
+    pub clock_jumps: AtomicU64,
+    pub clock_offset_ms: AtomicI64,
     pub finished: AtomicBool,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
     changed: Condvar,
     sources: Mutex<Vec<SourceCounts>>,
     operators: Mutex<BTreeMap<(usize, String), (u64, u64)>>,
-    sinks: Mutex<BTreeMap<usize, u64>>,
+    sinks: Mutex<BTreeMap<usize, SinkCounts>>,
     running: Mutex<BTreeMap<String, Epoch>>,
     /// Rows scored and rows whose scoring failed, by model.
     scored: Mutex<BTreeMap<usize, (u64, u64)>>,
     checkpoint: Mutex<Option<(Epoch, Instant, u64)>>,
+    /// When the pipeline was first seen in each state.
+    since: Mutex<BTreeMap<&'static str, Epoch>>,
 }
 
 /// Counts of one source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceCounts {
     pub name: String,
+    pub state: Shown,
+    pub lag_rows: Option<u64>,
     pub rows: u64,
     pub ended: bool,
     pub epoch: u64,
-    /// The watermark of T12; `u64::MAX` once the source has ended.
-    pub watermark: Option<u64>,
+    /// The watermark of T12 after the last steps, whenever it rose.
+    watermarks: VecDeque<(Epoch, Epoch)>,
     pub dead_letters: BTreeMap<String, u64>,
     pub late_rows: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct SinkCounts {
+    rows: u64,
+    state: Shown,
+}
+
+/// An object's state, which changes when another one is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(Option<ObjectState>);
+
+impl Shown {
+    pub fn show(&mut self, state: State, reason: Option<String>) {
+        let progress = self.0.as_ref().and_then(|shown| shown.progress);
+        match &mut self.0 {
+            Some(shown) if shown.state == state => shown.reason = reason,
+            shown => *shown = Some(ObjectState { state, reason, since: machine_now(), progress }),
+        }
+    }
+
+    /// It got on just now.
+    pub fn touch(&mut self) {
+        self.0.get_or_insert_with(begun).progress = Some(machine_now());
+    }
+
+    pub fn get(&self) -> ObjectState {
+        self.0.clone().unwrap_or_else(begun)
+    }
+}
+
+fn begun() -> ObjectState {
+    ObjectState { since: machine_now(), ..ObjectState::default() }
 }
 
 impl Metrics {
@@ -55,6 +99,8 @@ impl Metrics {
         }
         self.stop.store(true, Relaxed);
         self.changed.notify_all();
+        drop(failure);
+        self.shown(true);
     }
 
     pub fn failure(&self) -> Option<Error> {
@@ -73,6 +119,7 @@ impl Metrics {
 
     pub fn finish(&self) {
         self.finished.store(true, Relaxed);
+        self.shown(true);
         self.notify();
     }
 
@@ -113,12 +160,44 @@ impl Metrics {
         sums
     }
 
-    pub fn sink_rows(&self, index: usize, rows: u64) {
-        *lock(&self.sinks).entry(index).or_default() += rows;
+    /// A source has handed out all rows up to `end`: whether there were any, how many were input and how many too late.
+    pub fn source_handed_out(&self, index: usize, end: Epoch, (came, rows, late): (bool, u64, u64), watermark: Option<Epoch>) {
+        self.source(index, |counts| {
+            if came {
+                counts.rows += rows;
+                counts.late_rows += late;
+                counts.epoch = end.0;
+                counts.state.touch();
+            }
+            if let Some(watermark) = watermark.filter(|watermark| counts.watermarks.back().is_none_or(|last| last.1 != *watermark)) {
+                counts.watermarks.push_back((end, watermark));
+                if counts.watermarks.len() > WATERMARKS_MAX {
+                    counts.watermarks.pop_front();
+                }
+            }
+        });
     }
 
-    pub fn rows_of_sink(&self, index: usize) -> u64 {
-        lock(&self.sinks).get(&index).copied().unwrap_or(0)
+    /// The watermark of a source after the epochs below `frontier`; None: it has none there, or has ended.
+    pub fn watermark_at(&self, index: usize, frontier: Epoch) -> Option<Epoch> {
+        let sources = lock(&self.sources);
+        let complete = sources[index].watermarks.iter().rev().find(|(end, _)| *end < frontier);
+        complete.map(|(_, watermark)| *watermark).filter(|_| !sources[index].ended)
+    }
+
+    pub fn sink_rows(&self, index: usize, rows: u64) {
+        let mut sinks = lock(&self.sinks);
+        let counts = sinks.entry(index).or_default();
+        counts.rows += rows;
+        counts.state.touch();
+    }
+
+    pub fn sink_state(&self, index: usize, state: State, reason: Option<String>) {
+        lock(&self.sinks).entry(index).or_default().state.show(state, reason);
+    }
+
+    pub fn of_sink(&self, index: usize) -> (u64, ObjectState) {
+        lock(&self.sinks).get(&index).map_or_else(|| (0, begun()), |counts| (counts.rows, counts.state.get()))
     }
 
     /// A model (by its index in the plan) has scored `rows` rows, and failed on `errors` of them.
@@ -151,18 +230,37 @@ impl Metrics {
         lock(&self.checkpoint).map(|(epoch, at, bytes)| (epoch, at.elapsed(), bytes))
     }
 
+    /// The state of the whole, and since when: what has begun runs until the pipeline has finished or failed.
+    pub fn shown(&self, begun: bool) -> (State, Epoch) {
+        let state = match (self.failure().is_some(), self.finished.load(Relaxed), begun) {
+            (true, _, _) => State::Failed,
+            (false, true, _) => State::Ended,
+            (false, false, true) => State::Running,
+            (false, false, false) => State::Starting,
+        };
+        let mut since = lock(&self.since);
+        (state, *since.entry(state.name()).or_insert_with(machine_now))
+    }
+
     pub fn sources(&self) -> Vec<SourceStatus> {
         let newest = self.epoch.load(Relaxed);
+        let failure = self.failure();
+        let state = |source: &SourceCounts| match (&failure, source.state.get()) {
+            (Some(error), state) if !matches!(state.state, State::Failed | State::Ended) => {
+                ObjectState { state: State::Failed, reason: Some(error.message.clone()), ..state }
+            }
+            (_, state) => state,
+        };
         lock(&self.sources)
             .iter()
             .map(|source| SourceStatus {
                 name: source.name.clone(),
-                state: ObjectState::default(),
-                lag_rows: None,
+                state: state(source),
+                lag_rows: source.lag_rows,
                 rows: source.rows,
                 ended: source.ended,
                 lag_ms: if source.ended { 0 } else { newest.saturating_sub(source.epoch) },
-                watermark: source.watermark.map(Epoch),
+                watermark: source.watermarks.back().map(|(_, watermark)| *watermark),
                 dead_letters: source.dead_letters.iter().map(|(reason, count)| (reason.clone(), *count)).collect(),
                 late_rows: source.late_rows,
             })

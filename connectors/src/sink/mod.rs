@@ -7,7 +7,7 @@ use freshet_core::{Batch, Encode, Error, Format, Result, Sink, SinkDef};
 
 use crate::encode::{CsvRows, DebeziumRows, JsonRows, TextEncoder};
 use crate::options::{Csv, PATH};
-use crate::store::Location;
+use crate::store::{self, Location};
 
 /// Opens a checked sink. Errors: Invalid or Unavailable, naming sink and path.
 pub fn open(def: &SinkDef) -> Result<Box<dyn Sink>> {
@@ -37,7 +37,7 @@ fn refuse_retractions(def: &SinkDef, changes: &Batch) -> Result<()> {
 }
 
 fn failed(def: &SinkDef, path: &std::path::Path, error: &std::io::Error) -> Error {
-    Error::unavailable(format!("sink {}: cannot write {}: {error}", def.name, path.display()))
+    store::local_error(error, format!("sink {}: cannot write {}: {error}", def.name, path.display()))
 }
 
 /// A new name in a folder is durable only when the folder is.

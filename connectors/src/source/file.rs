@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use freshet_core::{Encode, Error, Poll, Result, Source, SourceBatch, SourceDef};
+use freshet_core::{Encode, Error, Kind, Poll, Result, Source, SourceBatch, SourceDef};
 
 use super::Records;
 use super::parquet::ParquetRecords;
@@ -73,7 +73,9 @@ impl FileSource {
         match batches.recv_timeout(POLL_WAIT) {
             Ok(Ok(batch)) => Ok(Poll::Batch(batch)),
             Ok(Err(error)) => {
-                let failure = Error { kind: error.kind, message: format!("source {}: {}", self.name, error.message) };
+                // A file that was there at the start and cannot be read on is broken: its reader is gone, trying again would wait for ever.
+                let kind = if error.kind == Kind::Unavailable { Kind::Data } else { error.kind };
+                let failure = Error { kind, message: format!("source {}: {}", self.name, error.message) };
                 self.failure = Some(failure.clone());
                 Err(failure)
             }

@@ -3,51 +3,26 @@
 //! One thread gives every record its epoch, merges the sources by epoch, cuts steps, keeps the pace and takes checkpoints. A step ends
 //! at an epoch that every source has passed, so everything up to it is complete once the workers have closed it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use freshet_core::{BadData, Batch, ClockKind, Counts, DeadLetter, Epoch, Error, Poll, Result, Source, SourceDef};
+use freshet_core::{Batch, ClockKind, Epoch, Error, Result};
 
-use crate::bridge::clock::machine_now;
+use crate::bridge::clock::Tickets;
+use crate::bridge::journal::note_step;
 use crate::bridge::pace::Pace;
-use crate::bridge::partition::PartitionClock;
-use crate::bridge::{Command, Decisions, Part, SinkThread, SourceOffset, Stop, ViewLog};
+use crate::bridge::partition::Stamp;
+use crate::bridge::source_input::SourceInput;
+use crate::bridge::{Command, Decisions, Part, SinkThread, Stop, ViewLog};
 use crate::checkpoint::{Checkpointer, Cut};
 use crate::config::{EngineConfig, StepCut};
 use crate::metrics::Metrics;
-use crate::operators::ErrorRows;
 
-/// Wall clock: one tick, one epoch. 10 ms: the knee between progress cost and latency.
-const TICK: Duration = Duration::from_millis(10);
-/// Rows one source may bring per tick.
-const TICK_ROWS: usize = 16_384;
-/// A row this far ahead of the machine's clock waits for its time; further ahead it is quarantined (T13).
-const MAX_SKEW_MS: u64 = 60_000;
-
-/// One source and what was read of it but not yet handed out.
-pub struct SourceInput {
-    pub index: usize,
-    pub def: SourceDef,
-    pub source: Box<dyn Source>,
-    pub late: Arc<ViewLog>,
-    pub dead_letters: Arc<ViewLog>,
-    clock: PartitionClock,
-    next_offset: u64,
-    buffer: VecDeque<Buffered>,
-    buffered_rows: usize,
-    ended: bool,
-    /// Rows up to here were handed out before a restore and come again.
-    restored: Option<Epoch>,
-}
-
-/// Rows with epochs, and where their source stood before them.
-struct Buffered {
-    batch: Batch,
-    before: SourceOffset,
-}
+/// How long a checkpoint waits for a sink: one that is away or slow holds up the checkpoint, not the sources.
+const SINK_WAIT: Duration = Duration::from_secs(2);
 
 pub struct Ingest {
     pub clock: ClockKind,
@@ -58,14 +33,13 @@ pub struct Ingest {
     pub sinks: Arc<Vec<SinkThread>>,
     pub logs: Vec<Arc<ViewLog>>,
     pub decisions: Decisions,
-    pub names: Arc<[String]>,
     pub checkpointer: Option<Checkpointer>,
     /// The last epoch handed out.
     pub last: Option<Epoch>,
     pub pace: Pace,
     pub checkpointed: Instant,
-    /// Rows wait for their time outside any state: their source's offset is already past them, so no checkpoint may be taken.
-    pub holding: bool,
+    /// Wall clock: what epochs are issued by.
+    pub tickets: Option<Tickets>,
 }
 
 /// What comes next in event clock.
@@ -81,162 +55,11 @@ enum Next {
 /// How the thread ended.
 pub type IngestEnd = Result<Stop>;
 
-impl SourceInput {
-    pub fn new(index: usize, def: SourceDef, source: Box<dyn Source>, late: Arc<ViewLog>, dead_letters: Arc<ViewLog>) -> SourceInput {
-        SourceInput {
-            index,
-            def,
-            source,
-            late,
-            dead_letters,
-            clock: PartitionClock::default(),
-            next_offset: 0,
-            buffer: VecDeque::new(),
-            buffered_rows: 0,
-            ended: false,
-            restored: None,
-        }
-    }
-
-    /// Goes on where a checkpoint of `epoch` stood.
-    pub fn restore(&mut self, offset: SourceOffset, epoch: Epoch) -> Result<()> {
-        self.source.seek(offset.partition, offset.offset)?;
-        self.next_offset = offset.offset;
-        self.clock = offset.clock;
-        self.restored = Some(epoch);
-        Ok(())
-    }
-
-    /// Where to go on after everything handed out so far.
-    fn offset(&self) -> SourceOffset {
-        match self.buffer.front() {
-            Some(buffered) => buffered.before.clone(),
-            None => SourceOffset { partition: 0, offset: self.next_offset, clock: self.clock.clone() },
-        }
-    }
-
-    /// The last epoch read; more of it may come unless the source has ended.
-    fn reached(&self) -> Option<u64> {
-        self.buffer.back().map(|buffered| buffered.batch.epoch(buffered.batch.len() - 1).0)
-    }
-
-    /// Reads one batch. False if there was nothing to read.
-    fn read(&mut self, rows_max: usize, ticket: Option<Epoch>, metrics: &Metrics, names: &Arc<[String]>, limits: &EngineConfig) -> Result<bool> {
-        let polled = match self.source.poll(rows_max)? {
-            Poll::Pending => return Ok(false),
-            Poll::Ended | Poll::PartitionEnded(_) => {
-                self.ended = true;
-                metrics.source(self.index, |counts| counts.ended = true);
-                return Ok(false);
-            }
-            Poll::Batch(batch) => batch,
-        };
-        if polled.partition != 0 {
-            return Err(Error::internal(format!("source {}: several partitions need a clock each, which this build does not have", self.def.name)));
-        }
-        let before = SourceOffset { partition: polled.partition, offset: self.next_offset, clock: self.clock.clone() };
-        self.next_offset = polled.next_offset;
-        let assigned = self.clock.assign(self.index, &self.def, polled, ticket)?;
-        self.bury(&assigned.dead_letters, metrics, names)?;
-        if let Some(late) = assigned.late.map(|late| self.fresh(late)).filter(|late| !late.is_empty()) {
-            metrics.source(self.index, |counts| counts.late_rows += late.len() as u64);
-            self.late.append(late, Epoch::ZERO);
-        }
-        let rows = self.within(self.fresh(assigned.rows), limits);
-        let watermark = self.clock.watermark(self.def.watermark_delay_ms);
-        metrics.source(self.index, |counts| {
-            counts.rows += rows.len() as u64;
-            counts.watermark = watermark.map(|epoch| epoch.0);
-        });
-        self.keep(rows, before);
-        Ok(true)
-    }
-
-    /// The rows that are input: not below `from`, and before `until`, where the source ends.
-    fn within(&mut self, batch: Batch, limits: &EngineConfig) -> Batch {
-        let batch = match limits.from.get(&self.def.name) {
-            Some(from) => batch.split_at(*from).1,
-            None => batch,
-        };
-        let Some(until) = limits.until else { return batch };
-        let (batch, after) = batch.split_at(until);
-        self.ended |= !after.is_empty();
-        batch
-    }
-
-    fn keep(&mut self, batch: Batch, before: SourceOffset) {
-        if !batch.is_empty() {
-            self.buffered_rows += batch.len();
-            self.buffer.push_back(Buffered { batch, before });
-        }
-    }
-
-    /// Without the rows that a restored state holds already.
-    fn fresh(&self, batch: Batch) -> Batch {
-        let Some(restored) = self.restored else { return batch };
-        let first = (0..batch.len()).find(|row| batch.epoch(*row) > restored).unwrap_or(batch.len());
-        batch.slice(first, batch.len() - first)
-    }
-
-    fn bury(&self, letters: &[(Epoch, DeadLetter)], metrics: &Metrics, names: &Arc<[String]>) -> Result<()> {
-        let mut rows = ErrorRows::new(&format!("source {}", self.def.name), names.clone());
-        for (epoch, letter) in letters.iter().filter(|(epoch, _)| self.restored.is_none_or(|restored| *epoch > restored)) {
-            let place = || format!("source {}, partition {}, record {}, field {:?}", self.def.name, letter.partition, letter.offset, letter.field);
-            if self.def.bad_data == BadData::Fail {
-                return Err(Error::data(format!("{}: {} (bad_data = 'fail')", place(), letter.reason)));
-            }
-            metrics.dead_letter(self.index, &letter.reason);
-            let position = (self.index as u64) << 56 | u64::from(letter.partition & 0xffff) << 40 | (letter.offset + 1);
-            rows.push_at(epoch.0, 1, position, &letter.field, &letter.reason, Some(&String::from_utf8_lossy(&letter.raw)));
-        }
-        if self.def.bad_data == BadData::DeadLetter
-            && let Some(batch) = rows.finish()
-        {
-            self.dead_letters.append(batch, Epoch::ZERO);
-        }
-        Ok(())
-    }
-
-    /// Takes the buffered rows with epochs up to `end`.
-    fn take_upto(&mut self, end: Epoch) -> Vec<Batch> {
-        let mut taken = Vec::new();
-        while let Some(front) = self.buffer.front_mut() {
-            let batch = &front.batch;
-            let count = match batch.epochs() {
-                Counts::Const(epoch) => {
-                    if *epoch <= end.0 {
-                        batch.len()
-                    } else {
-                        0
-                    }
-                }
-                Counts::Each(epochs) => epochs.partition_point(|epoch| *epoch <= end.0),
-            };
-            self.buffered_rows -= count;
-            if count == batch.len() {
-                taken.extend(self.buffer.pop_front().map(|buffered| buffered.batch));
-                continue;
-            }
-            if count > 0 {
-                taken.push(batch.slice(0, count));
-                front.batch = batch.slice(count, batch.len() - count);
-            }
-            break;
-        }
-        taken
-    }
-
-    /// The first `count` buffered epochs below `bound`, repeated per row.
-    fn epochs_below(&self, bound: u64, count: usize) -> impl Iterator<Item = u64> + '_ {
-        let rows = self.buffer.iter().flat_map(|buffered| (0..buffered.batch.len()).map(|row| buffered.batch.epoch(row).0));
-        rows.take_while(move |epoch| *epoch < bound).take(count)
-    }
-}
-
 impl Ingest {
     /// Runs until the sources end or the pipeline is stopped, then takes a last checkpoint and stops the workers.
     pub fn run(mut self) {
         let end = match self.clock {
+            _ if self.config.frozen => self.stay(),
             ClockKind::Event => self.run_event(),
             ClockKind::Wall => self.run_wall(),
         };
@@ -256,27 +79,28 @@ impl Ingest {
         }
     }
 
+    /// Answers are given from what was restored, until the pipeline is to stop.
+    fn stay(&self) -> IngestEnd {
+        while !self.metrics.stop_requested() {
+            self.metrics.wait(Duration::from_secs(1));
+        }
+        Ok(Stop::Requested)
+    }
+
     /// Closes what was handed out, makes sinks visible and state durable.
     fn end(&mut self, stop: Stop) -> IngestEnd {
-        if !self.pace.drain() {
+        if self.config.frozen || !self.pace.drain() {
             return Ok(Stop::Requested);
         }
-        self.checkpoint()?;
+        self.checkpoint(Duration::MAX)?;
         for sink in self.sinks.iter() {
-            sink.flush()?;
+            sink.flush(Duration::MAX)?;
         }
+        self.tickets.iter_mut().try_for_each(Tickets::close)?;
         Ok(stop)
     }
 
     fn run_event(&mut self) -> IngestEnd {
-        for input in &self.sources {
-            if !input.source.is_bounded() {
-                return Err(Error::invalid(format!(
-                    "source {} never ends; clock = 'event' needs bounded sources (use clock = 'wall')",
-                    input.def.name
-                )));
-            }
-        }
         loop {
             if !self.pace.wait_for_room() {
                 return Ok(Stop::Requested);
@@ -320,7 +144,7 @@ impl Ingest {
     /// Every source has its first row or has ended: decision points lie after the first epoch of those that have a time.
     fn begin_decisions(&mut self) {
         let timed = |input: &&SourceInput| input.def.event_time.is_some() || input.def.arrival.is_some();
-        let first = self.sources.iter().filter(timed).filter_map(|input| input.buffer.front().map(|buffered| buffered.batch.epoch(0))).min();
+        let first = self.sources.iter().filter(timed).filter_map(SourceInput::first_epoch).min();
         if let Some(first) = first {
             self.decisions.begin(first);
         }
@@ -333,26 +157,27 @@ impl Ingest {
             StepCut::Epochs(_) => 1024,
             StepCut::All => usize::MAX,
         };
+        let rows = self.config.journal.as_ref().and_then(|journal| journal.rows_max()).map_or(rows, |few| rows.min(few.max(1)));
         loop {
             let mut idle = true;
             for input in self.sources.iter_mut() {
-                while !input.ended && input.buffered_rows < rows {
+                while !input.ended && input.buffered_rows() < rows {
                     if self.metrics.stop_requested() {
                         return Ok(Next::Nothing);
                     }
-                    if !input.read(rows.clamp(1024, 65_536), None, &self.metrics, &self.names, &self.config)? {
+                    if !input.read(rows.clamp(1024, 65_536), Stamp::Event)? {
                         break;
                     }
                     idle = false;
                 }
             }
             // An epoch is complete in a source once the source has gone beyond it.
-            let bound = self.sources.iter().filter(|input| !input.ended).map(|input| input.reached().unwrap_or(0)).min();
+            let bound = self.sources.iter().filter_map(SourceInput::reached).min();
             if !self.decisions.has_begun() && bound != Some(0) {
                 self.begin_decisions();
             }
             let barrier = self.decisions.barrier().map_or(u64::MAX, |barrier| barrier.0);
-            if let Some(end) = self.cut(bound.unwrap_or(u64::MAX).min(barrier), rows) {
+            if let Some(end) = self.cut(bound.unwrap_or(u64::MAX).min(barrier), rows, self.config.cut) {
                 return Ok(Next::Step(end));
             }
             if bound.unwrap_or(u64::MAX) >= barrier && barrier != u64::MAX && self.comes_to(barrier) {
@@ -361,11 +186,11 @@ impl Ingest {
             if bound.is_none() {
                 return Ok(Next::Nothing);
             }
-            let stuck: Vec<usize> =
-                (0..self.sources.len()).filter(|index| self.sources[*index].reached().unwrap_or(0) == bound.unwrap_or(0)).collect();
-            for index in stuck {
-                let input = &mut self.sources[index];
-                idle &= input.ended || !input.read(65_536, None, &self.metrics, &self.names, &self.config)?;
+            for input in self.sources.iter_mut().filter(|input| input.reached() == bound) {
+                if self.config.cut != StepCut::All {
+                    input.balance(bound.unwrap_or(0))?;
+                }
+                idle &= !input.read(65_536, Stamp::Event)?;
             }
             if idle && self.sources.iter().any(|input| !input.ended) {
                 self.metrics.wait(Duration::from_millis(1));
@@ -376,30 +201,32 @@ impl Ingest {
     /// Whether the input reaches this far: rows wait behind it, or it is the very next instant. Once all sources have ended, time stands
     /// 1 ms after the greatest epoch (T0a).
     fn comes_to(&self, barrier: u64) -> bool {
-        let waiting = self.sources.iter().any(|input| !input.ended || !input.buffer.is_empty());
+        let waiting = self.sources.iter().any(|input| !input.ended || input.has_buffered());
         waiting || self.last.is_some_and(|last| last.0 + 1 >= barrier)
     }
 
     /// The last epoch of the next step, all of whose epochs lie below `bound`.
-    fn cut(&self, bound: u64, rows: usize) -> Option<Epoch> {
-        if let StepCut::Epochs(count) = self.config.cut {
+    pub(super) fn cut(&self, bound: u64, rows: usize, how: StepCut) -> Option<Epoch> {
+        if let StepCut::Epochs(count) = how {
             let mut distinct: BTreeSet<u64> = BTreeSet::new();
             for input in &self.sources {
-                let mut of_source: BTreeSet<u64> = BTreeSet::new();
-                for epoch in input.epochs_below(bound, usize::MAX) {
-                    of_source.insert(epoch);
-                    if of_source.len() > count {
-                        break;
+                for epochs in input.epochs_below(bound, usize::MAX) {
+                    let mut of_partition: BTreeSet<u64> = BTreeSet::new();
+                    for epoch in epochs {
+                        of_partition.insert(epoch);
+                        if of_partition.len() > count {
+                            break;
+                        }
                     }
+                    distinct.extend(of_partition);
                 }
-                distinct.extend(of_source);
             }
             return distinct.iter().nth(count - 1).or(distinct.last()).map(|epoch| Epoch(*epoch));
         }
-        if self.config.cut == StepCut::All && bound != self.decisions.barrier().map_or(u64::MAX, |barrier| barrier.0) {
+        if how == StepCut::All && bound != self.decisions.barrier().map_or(u64::MAX, |barrier| barrier.0) {
             return None;
         }
-        let mut first: Vec<u64> = self.sources.iter().flat_map(|input| input.epochs_below(bound, rows)).collect();
+        let mut first: Vec<u64> = self.sources.iter().flat_map(|input| input.epochs_below(bound, rows).flatten()).collect();
         if first.len() <= rows {
             return first.into_iter().max().map(Epoch);
         }
@@ -409,105 +236,30 @@ impl Ingest {
         Some(before.iter().copied().filter(|epoch| *epoch < nth).max().map_or(Epoch(nth), Epoch))
     }
 
-    fn run_wall(&mut self) -> IngestEnd {
-        if let Some(input) = self.sources.iter().find(|input| input.def.arrival.is_some()) {
-            return Err(Error::invalid(format!("source {}: ARRIVAL FOR needs clock = 'event'", input.def.name)));
-        }
-        let mut held: VecDeque<(u64, usize, Batch)> = VecDeque::new();
-        loop {
-            if !self.pace.wait_for_room() {
-                return Ok(Stop::Requested);
-            }
-            let started = Instant::now();
-            let ticket = self.ticket();
-            for index in 0..self.sources.len() {
-                let input = &mut self.sources[index];
-                while !input.ended
-                    && input.buffered_rows < TICK_ROWS
-                    && input.read(TICK_ROWS, Some(ticket), &self.metrics, &self.names, &self.config)?
-                {}
-                let batches: Vec<Batch> = input.buffer.drain(..).map(|buffered| buffered.batch).collect();
-                input.buffered_rows = 0;
-                for batch in batches {
-                    self.hold_future(index, batch, ticket, &mut held)?;
-                }
-            }
-            let mut due = Vec::new();
-            held.retain(|(at, index, batch)| {
-                if *at <= ticket.0 {
-                    due.push((*index, batch.clone()));
-                }
-                *at > ticket.0
-            });
-            for (index, batch) in due {
-                let input = &mut self.sources[index];
-                let entered = Batch::new(batch.rows().clone(), Counts::Const(ticket.0), batch.diffs().clone(), batch.positions().clone());
-                let before = input.offset();
-                input.keep(entered, before);
-            }
-            self.holding = !held.is_empty();
-            let finished = held.is_empty() && self.sources.iter().all(|input| input.ended);
-            self.send(ticket)?;
-            if finished {
-                return Ok(Stop::Finished);
-            }
-            if let Some(rest) = TICK.checked_sub(started.elapsed()) {
-                self.metrics.wait(rest);
-            }
-        }
-    }
-
-    /// Rows whose event time has not come wait for it; rows far ahead are quarantined (T13). The others go back to the buffer.
-    fn hold_future(&mut self, index: usize, batch: Batch, ticket: Epoch, held: &mut VecDeque<(u64, usize, Batch)>) -> Result<()> {
-        let input = &mut self.sources[index];
-        let before = input.offset();
-        let Some(column) = input.def.event_time else {
-            input.keep(batch, before);
-            return Ok(());
-        };
-        let times = freshet_core::event_times(batch.column(column))?;
-        let (mut now, mut letters) = (Vec::new(), Vec::new());
-        for (row, time) in times.iter().enumerate() {
-            let at = time.map_or(0, |time| time.epoch_ceil().0);
-            if at <= ticket.0 {
-                now.push(row as u32);
-            } else if at <= ticket.0 + MAX_SKEW_MS {
-                held.push_back((at, index, batch.slice(row, 1)));
-            } else {
-                let field = input.def.schema.field(column).name().clone();
-                let offset = (batch.position(row) & 0xff_ffff_ffff) - 1;
-                let reason = format!("event time is more than {MAX_SKEW_MS} ms ahead of the clock");
-                letters.push((ticket, DeadLetter { offset, field, reason, ..DeadLetter::default() }));
-            }
-        }
-        input.bury(&letters, &self.metrics, &self.names)?;
-        input.keep(if now.len() == batch.len() { batch } else { batch.take(&now) }, before);
-        Ok(())
-    }
-
-    /// The next ticket: after the last one, and not before the machine's clock (T0c).
-    fn ticket(&self) -> Epoch {
-        let clock = machine_now().0;
-        Epoch(self.last.map_or(0, |last| last.0 + 1).max(clock))
-    }
-
-    fn send(&mut self, end: Epoch) -> Result<()> {
+    pub(super) fn send(&mut self, end: Epoch) -> Result<()> {
+        self.show_buffers();
         let workers = self.workers.len();
         let mut shares: Vec<Vec<(usize, Batch)>> = vec![Vec::new(); workers];
+        let mut noted: Vec<(usize, Batch)> = Vec::new();
         let mut events = 0;
         for input in &mut self.sources {
-            let batches = input.take_upto(end);
+            let batches = input.take_upto(end)?;
             let rows: usize = batches.iter().map(Batch::len).sum();
             events += rows as u64;
-            if rows > 0 {
-                self.metrics.source(input.index, |counts| counts.epoch = end.0);
-            }
             for batch in batches {
+                if self.config.journal.is_some() {
+                    noted.push((input.index, batch.clone()));
+                }
                 let share = batch.len().div_ceil(workers);
                 for (worker, offset) in (0..batch.len()).step_by(share).enumerate() {
                     shares[worker].push((input.index, batch.slice(offset, share.min(batch.len() - offset))));
                 }
             }
+        }
+        if let Some(journal) = self.config.journal.clone() {
+            let alone = journal.rows_max().is_some() && self.pace.drain();
+            let open_steps = if alone { 0 } else { self.metrics.open_steps.load(Relaxed) as usize };
+            note_step(journal.as_ref(), end, &noted, open_steps + 1);
         }
         for (worker, batches) in self.workers.iter().zip(shares) {
             worker.send(Command::Step { end, batches }).map_err(|_| Error::internal("a worker has stopped"))?;
@@ -517,21 +269,34 @@ impl Ingest {
         self.metrics.events.fetch_add(events, Relaxed);
         self.pace.opened(end, events);
         let due = self.checkpointed.elapsed() >= Duration::from_millis(self.config.checkpoint_interval_ms);
-        if self.config.checkpoint_every_step || due {
-            self.checkpoint()?;
+        if self.checkpointer.is_none() {
+            self.sources.iter_mut().try_for_each(SourceInput::accept)?;
+        } else if self.config.checkpoint_every_step || due {
+            self.checkpoint(SINK_WAIT)?;
         }
         Ok(())
     }
 
-    /// Makes everything up to the last step durable. The pipeline is drained first: the frontier is the barrier.
-    fn checkpoint(&mut self) -> Result<()> {
+    /// Rows read and not handed out, for the status.
+    fn show_buffers(&self) {
+        for input in &self.sources {
+            self.metrics.operator(usize::MAX, &format!("read of {}", input.def.name), input.buffered_rows() as u64, input.buffered_bytes() as u64);
+        }
+    }
+
+    /// Makes everything up to the last step durable. The pipeline is drained first: the frontier is the barrier. A sink that does not answer in
+    /// time means that the checkpoint is taken later.
+    fn checkpoint(&mut self, sink_wait: Duration) -> Result<()> {
         self.checkpointed = Instant::now();
-        if self.holding {
+        let (Some(checkpointer), Some(epoch)) = (&mut self.checkpointer, self.last) else { return Ok(()) };
+        if self.sinks.iter().any(|sink| sink.is_away()) && sink_wait != Duration::MAX || !self.pace.drain() {
             return Ok(());
         }
-        let (Some(checkpointer), Some(epoch)) = (&mut self.checkpointer, self.last) else { return Ok(()) };
-        if !self.pace.drain() {
-            return Ok(());
+        // Sinks first: what workers write counts as written from then on.
+        let mut sinks = std::collections::BTreeMap::new();
+        for sink in self.sinks.iter() {
+            let Some(position) = sink.flush(sink_wait)? else { return Ok(()) };
+            sinks.insert(sink.name.clone(), position);
         }
         let (tx, rx) = channel();
         for worker in &self.workers {
@@ -542,16 +307,16 @@ impl Ingest {
         if self.metrics.failure().is_some() {
             return Ok(());
         }
-        let sinks = self.sinks.iter().map(|sink| Ok((sink.name.clone(), sink.flush()?))).collect::<Result<_>>()?;
         let cut = Cut {
             epoch,
             events: self.metrics.events.load(Relaxed),
             parts,
-            sources: self.sources.iter().map(|input| (input.def.name.clone(), input.offset())).collect(),
+            sources: self.sources.iter().map(|input| (input.def.name.clone(), input.state())).collect(),
+            held: self.sources.iter().filter_map(|input| Some((input.def.name.clone(), input.held()?))).collect(),
             sinks,
         };
         let bytes = checkpointer.write(cut, &self.logs)?;
         self.metrics.checkpointed(epoch, bytes);
-        Ok(())
+        self.sources.iter_mut().try_for_each(SourceInput::accept)
     }
 }

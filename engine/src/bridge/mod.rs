@@ -1,12 +1,15 @@
 //! The only place where a worker meets another thread: queues, locks and atomics live here and in `metrics.rs`.
 
 mod answers;
+mod background;
 mod clock;
 mod connection;
+mod dead_letters;
 mod decisions;
 mod egress;
 mod features;
 mod ingest;
+mod journal;
 mod lateness;
 mod offload;
 mod pace;
@@ -17,6 +20,7 @@ mod progress;
 mod questions;
 mod reader;
 mod replay;
+mod replayer;
 mod retry;
 mod routes;
 mod source_input;
@@ -26,7 +30,9 @@ mod views;
 mod wall;
 
 pub use answers::FeatureRows;
+pub use background::in_background;
 pub use clock::{Tickets, machine_now};
+pub use dead_letters::{DeadLetterBox, dead_letter_schema, letter_of_row, with_columns_of_today};
 pub use decisions::Decisions;
 pub use egress::{SinkPlace, SinkQueue, SinkThread};
 pub use features::{FeatureStore, Floors, Folded, ReadError};
@@ -38,6 +44,7 @@ pub use positions::Positions;
 pub use progress::{Progress, entries};
 pub use questions::{QuestionCount, QuestionTimes, Questions};
 pub use reader::{EngineReader, sources_of_views};
+pub use replayer::{Buried, Replayer};
 pub use routes::{Routes, Version};
 pub use source_input::{Around, SourceInput, SourceState};
 pub use start::{Command, Commands, Part, Running, Stop, start_workers, text_of};

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use freshet_core::Epoch;
 
-use crate::bridge::egress::SINK_STEPS_MAX;
 use crate::bridge::{Progress, SinkThread};
 use crate::metrics::Metrics;
 
@@ -53,7 +52,7 @@ impl Pace {
     pub fn wait_for_room(&mut self) -> bool {
         while !self.metrics.stop_requested() {
             self.close();
-            let behind = self.sinks.iter().any(|sink| sink.depth() >= SINK_STEPS_MAX);
+            let behind = self.sinks.iter().any(SinkThread::is_full);
             let early = self.rate.and_then(|(rate, start, sent)| Duration::from_secs_f64(sent as f64 / rate as f64).checked_sub(start.elapsed()));
             match early {
                 Some(early) if !early.is_zero() => self.metrics.wait(early.min(WAIT * 10)),

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use freshet_core::{Epoch, NodeId, Op, Plan};
 
-use crate::bridge::Floors;
+use crate::bridge::{Floors, machine_now};
 
 /// Progress of one pipeline. Every number only grows.
 pub struct Progress {
     /// F per view, then per sink: the lowest epoch not yet complete. 0: nothing is. Then how far the rows have come that the first
     /// PREDICTs on their way are given.
     frontiers: Vec<AtomicU64>,
+    /// When each of them last moved, by the machine's clock.
+    moved: Vec<AtomicU64>,
     /// Which of them wait for a model.
     behind: Vec<bool>,
     /// Views and sinks.
@@ -32,6 +34,7 @@ impl Progress {
         behind.extend(entries(plan).iter().map(|_| false));
         Progress {
             frontiers: behind.iter().map(|_| AtomicU64::new(0)).collect(),
+            moved: behind.iter().map(|_| AtomicU64::new(0)).collect(),
             behind,
             ends,
             settled: AtomicU64::new(0),
@@ -42,7 +45,14 @@ impl Progress {
 
     /// View, sink or entry `index` has closed everything below `frontier`.
     pub fn advance(&self, index: usize, frontier: Epoch) {
-        self.frontiers[index].fetch_max(frontier.0, Ordering::AcqRel);
+        if self.frontiers[index].fetch_max(frontier.0, Ordering::AcqRel) < frontier.0 {
+            self.moved[index].store(machine_now().0, Ordering::Relaxed);
+        }
+    }
+
+    /// When a view last got on; None: it has not begun.
+    pub fn moved(&self, view: usize) -> Option<Epoch> {
+        Some(Epoch(self.moved[view].load(Ordering::Relaxed))).filter(|moved| *moved > Epoch::ZERO)
     }
 
     /// A restored pipeline has closed everything below `frontier`.

@@ -97,7 +97,9 @@ impl EngineReader {
         Ok(match mode {
             ReadMode::Fresh => ReadPoint::at(now.min(frontier)),
             ReadMode::RequestTime => ReadPoint { q: now, s: frontier },
-            ReadMode::Consistent => ReadPoint { q: self.watermark(views, frontier).map_or(frontier, |watermark| watermark.min(frontier)), s: frontier },
+            ReadMode::Consistent => {
+                ReadPoint { q: self.watermark(views, frontier).map_or(frontier, |watermark| watermark.min(frontier)), s: frontier }
+            }
             ReadMode::AsOf(epoch) if epoch > frontier => {
                 return Err(Error::invalid(format!("epoch {epoch} is not complete yet; the newest instant is {frontier}")));
             }

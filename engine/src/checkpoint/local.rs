@@ -17,6 +17,11 @@ impl LocalBlobs {
         Ok(LocalBlobs { root: root.to_path_buf() })
     }
 
+    /// A new name in a folder is durable only when the folder is.
+    fn sync_folder(&self) -> std::io::Result<()> {
+        File::open(&self.root)?.sync_all()
+    }
+
     fn failed(&self, name: &str, error: &std::io::Error) -> Error {
         Error::unavailable(format!("{}: {error}", self.root.join(name).display()))
     }
@@ -41,7 +46,8 @@ impl LocalBlobs {
 impl Blobs for LocalBlobs {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let aside = self.write_aside(name, bytes).map_err(|error| self.failed(name, &error))?;
-        fs::rename(aside, self.root.join(name)).map_err(|error| self.failed(name, &error))
+        let renamed = fs::rename(aside, self.root.join(name)).and_then(|()| self.sync_folder());
+        renamed.map_err(|error| self.failed(name, &error))
     }
 
     fn put_if_absent(&self, name: &str, bytes: &[u8]) -> Result<bool> {
@@ -50,7 +56,7 @@ impl Blobs for LocalBlobs {
         let linked = fs::hard_link(&aside, self.root.join(name));
         fs::remove_file(&aside).map_err(|error| self.failed(name, &error))?;
         match linked {
-            Ok(()) => Ok(true),
+            Ok(()) => self.sync_folder().map(|()| true).map_err(|error| self.failed(name, &error)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(self.failed(name, &error)),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use freshet_core::{Blobs, Epoch, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::SourceOffset;
+use crate::bridge::SourceState;
 
 /// The format of blobs and manifests; another one is refused.
 pub const VERSION: u32 = 1;
@@ -37,7 +37,10 @@ pub struct Manifest {
     /// Operator → shard → state.
     pub states: BTreeMap<String, BTreeMap<usize, Place>>,
     pub logs: BTreeMap<String, LogState>,
-    pub sources: BTreeMap<String, SourceOffset>,
+    pub sources: BTreeMap<String, SourceState>,
+    /// Source → rows that wait for their time (T13).
+    #[serde(default)]
+    pub held: BTreeMap<String, Place>,
     /// Sink → position to cut it back to.
     pub sinks: BTreeMap<String, u64>,
 }
@@ -69,6 +72,6 @@ impl Manifest {
 
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         let states = self.states.values().flat_map(BTreeMap::values);
-        states.chain(self.logs.values().flat_map(|log| log.batches.values()))
+        states.chain(self.logs.values().flat_map(|log| log.batches.values())).chain(self.held.values())
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use freshet_core::{Blobs, Epoch, Error, Result, hash_bytes};
+use freshet_core::{Batch, Blobs, Epoch, Error, Result, hash_bytes};
 
-use crate::bridge::{Part, SourceOffset, ViewLog};
+use crate::bridge::{Part, SourceState, ViewLog};
 use crate::checkpoint::manifest::VERSION;
 use crate::checkpoint::{LogState, Manifest, Place};
 use crate::edge::batch_bytes;
@@ -18,7 +18,9 @@ pub struct Cut {
     pub epoch: Epoch,
     pub events: u64,
     pub parts: Vec<Part>,
-    pub sources: BTreeMap<String, SourceOffset>,
+    pub sources: BTreeMap<String, SourceState>,
+    /// Rows that wait for their time, by source.
+    pub held: BTreeMap<String, Batch>,
     pub sinks: BTreeMap<String, u64>,
 }
 
@@ -51,6 +53,7 @@ impl Checkpointer {
         for part in &cut.parts {
             states.entry(part.operator.clone()).or_default().insert(part.shard, place(&part.bytes));
         }
+        let held = cut.held.iter().map(|(source, rows)| (source.clone(), place(&batch_bytes(rows)))).collect();
         let mut log_states = BTreeMap::new();
         for log in logs {
             let known = old_logs.get(&log.name);
@@ -70,6 +73,7 @@ impl Checkpointer {
             states,
             logs: log_states,
             sources: cut.sources,
+            held,
             sinks: cut.sinks,
         };
         let text = serde_json::to_vec(&manifest).map_err(|error| Error::internal(format!("a manifest cannot be written: {error}")))?;

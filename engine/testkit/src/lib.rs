@@ -8,6 +8,7 @@
 //! | [`interpreter`] | what any node of any plan must contain at any epoch |
 //! | [`generate`] | seeded input with everything that goes wrong in it |
 //! | [`memory`] | sources and sinks in memory |
+//! | [`stream`] | sources that are fed while they are read, and absences |
 //! | [`control`] | a control plane with known decisions |
 //! | [`compare`] | multisets of rows, and the smallest input on which they differ |
 #![forbid(unsafe_code)]
@@ -20,7 +21,9 @@ pub mod interpreter;
 pub mod lives;
 pub mod memory;
 pub mod model;
+pub mod stream;
 
 pub use control::ScriptedControl;
 pub use interpreter::{Assigned, InputRow, Interpreter, assign_epochs};
 pub use memory::{MemoryConnectors, RawRecord};
+pub use stream::{Stream, StreamConnectors};

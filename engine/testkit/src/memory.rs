@@ -1,6 +1,6 @@
 //! Sources and sinks in memory. In: records per source. Out: the same records in batches of random size; what a sink was given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use freshet_core::{Batch, Connectors, DeadLetter, Epoch, Error, OptionError, Poll, Result, Sink, SinkDef, Source, SourceBatch, SourceDef, Value};
@@ -122,6 +122,9 @@ struct MemorySource {
     partitions: BTreeMap<u32, Vec<RawRecord>>,
     /// How many records of each partition have been read.
     read: BTreeMap<u32, usize>,
+    /// Partitions whose end has been told, and those that are to wait.
+    ended: BTreeSet<u32>,
+    paused: BTreeSet<u32>,
     random: StdRng,
 }
 
@@ -132,7 +135,14 @@ impl MemorySource {
         for (partition, records) in &partitions {
             assert!(records.is_sorted_by_key(|record| record.offset), "offsets of partition {partition} of {} ascend", def.name);
         }
-        MemorySource { def, read: partitions.keys().map(|partition| (*partition, 0)).collect(), partitions, random: StdRng::seed_from_u64(seed) }
+        MemorySource {
+            def,
+            read: partitions.keys().map(|partition| (*partition, 0)).collect(),
+            ended: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            partitions,
+            random: StdRng::seed_from_u64(seed),
+        }
     }
 
     fn batch_of(&self, partition: u32, records: &[RawRecord], next_offset: u64) -> Result<SourceBatch> {
@@ -167,6 +177,16 @@ impl Source for MemorySource {
         if self.random.random_bool(0.1) {
             return Ok(Poll::Pending);
         }
+        // The end of a partition is told at some time after its last record, or not at all before the end of the source.
+        let over = self.partitions.keys().find(|partition| !open.contains(partition) && !self.ended.contains(partition)).copied();
+        if let Some(partition) = over.filter(|_| self.random.random_bool(0.3)) {
+            self.ended.insert(partition);
+            return Ok(Poll::PartitionEnded(partition));
+        }
+        let open: Vec<u32> = open.into_iter().filter(|partition| !self.paused.contains(partition)).collect();
+        if open.is_empty() {
+            return Ok(Poll::Pending);
+        }
         let partition = open[self.random.random_range(0..open.len())];
         let records = &self.partitions[&partition];
         let first = self.read[&partition];
@@ -192,11 +212,24 @@ impl Source for MemorySource {
     fn is_bounded(&self) -> bool {
         true
     }
+
+    fn partitions(&mut self) -> Result<Option<Vec<u32>>> {
+        Ok(self.random.random_bool(0.5).then(|| self.partitions.keys().copied().collect()))
+    }
+
+    fn pause(&mut self, partition: u32, paused: bool) -> Result<()> {
+        if paused {
+            self.paused.insert(partition)
+        } else {
+            self.paused.remove(&partition)
+        };
+        Ok(())
+    }
 }
 
-struct MemorySink {
-    name: String,
-    connectors: MemoryConnectors,
+pub(crate) struct MemorySink {
+    pub name: String,
+    pub connectors: MemoryConnectors,
 }
 
 impl Sink for MemorySink {

@@ -314,9 +314,15 @@ fn decimal(data_type: &DataType, cell: &Cell) -> Option<i128> {
         _ => return None,
     };
     let value = decimal_of(&text, *scale).filter(|value| Decimal128Type::is_valid_decimal_precision(*value, *precision))?;
-    // A float has lost the digits behind its fifteenth: a text keeps them.
-    let exact = !matches!(cell, Cell::Float(_)) || value.unsigned_abs() < 1_000_000_000_000_000;
-    exact.then_some(value)
+    (!matches!(cell, Cell::Float(_)) || is_exact(&text, value)).then_some(value)
+}
+
+/// Whether a float was exact to the digits that count: it has lost what stood behind its fifteenth digit. A number as text keeps all.
+fn is_exact(float: &str, value: i128) -> bool {
+    const DIGITS_MAX: usize = 15;
+    let digits: Vec<u8> = float.bytes().filter(u8::is_ascii_digit).skip_while(|digit| *digit == b'0').collect();
+    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
+    digits.len() - zeros <= DIGITS_MAX || value.unsigned_abs() < 1_000_000_000_000_000
 }
 
 /// A number as text, with or without a point and an exponent, in digits of this scale; what is finer is rounded half away from zero. Arrow's
@@ -440,7 +446,11 @@ mod tests {
         for text in ["", "-", ".", "1e", "1e99", "1e5000", "1,5", "0x1", "1.2.3", "NaN", "99999999999999999999999999999999999999999"] {
             assert_eq!(read(text), None, "{text}");
         }
-        assert_eq!(reason(DataType::Decimal128(38, 0), Cell::Float(1e20)), "expected DECIMAL(38, 0), found 1e20");
+        let float = |data_type: &DataType, value: f64| decimal(data_type, &Cell::Float(value));
+        assert_eq!(float(&DataType::Decimal128(38, 0), 1e20), Some(10_i128.pow(20)));
+        assert_eq!(float(&DataType::Decimal128(38, 20), 0.1), Some(10_i128.pow(19)));
+        assert_eq!(float(&DataType::Decimal128(10, 2), 0.1 + 0.2), Some(30));
+        assert_eq!(float(&DataType::Decimal128(38, 0), 123_456_789_012_345_678_901_234_567_890.0), None, "a float cannot say this number");
         assert_eq!(reason(DataType::Decimal128(5, 2), Cell::Int(1_000)), "expected DECIMAL(5, 2), found 1000");
     }
 

@@ -171,7 +171,12 @@ impl Connection {
 
     fn report(&mut self, polled: &Polled) {
         match polled {
-            Polled::Rows(_) => self.quiet = None,
+            Polled::Rows(_) => {
+                self.quiet = None;
+                if matches!(self.shown, Some((State::Idle, _))) {
+                    self.show(State::Running, None);
+                }
+            }
             Polled::Nothing => self.quiet = self.quiet.or_else(|| Some(Instant::now())),
             _ => {}
         }
@@ -192,7 +197,7 @@ impl Connection {
         }
         match report.trouble {
             Some(trouble) => self.show(State::Retrying, Some(trouble)),
-            None if matches!(self.shown, Some((State::Idle, _))) && !matches!(polled, Polled::Rows(_)) => {}
+            None if matches!(self.shown, Some((State::Idle, _))) => {}
             None => self.show(State::Running, None),
         }
     }

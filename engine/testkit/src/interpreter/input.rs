@@ -32,8 +32,12 @@ pub struct Assigned {
 
 /// The epochs of the event clock. `source` is the index of the source in its plan. Errors: Data if the run fails by T0a.
 pub fn assign_epochs(def: &SourceDef, source: usize, records: &[RawRecord]) -> Result<Assigned> {
-    let rule =
-        ArrivalRule { has_event_time: def.event_time.is_some(), has_arrival: def.arrival.is_some(), lateness_ms: def.lateness_ms, max_jump_ms: None };
+    let rule = ArrivalRule {
+        has_event_time: def.event_time.is_some(),
+        has_arrival: def.arrival.is_some(),
+        lateness_ms: def.lateness_ms,
+        max_jump_ms: i64::try_from(def.limits.max_jump_ms).ok(),
+    };
     let sound: Vec<usize> = (0..records.len()).filter(|index| records[*index].broken.is_none()).collect();
     let time = |record: &RawRecord, column: Option<usize>| {
         column.and_then(|column| event_time_of(&record.values[column], def.schema.field(column).data_type()))

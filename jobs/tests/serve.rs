@@ -71,7 +71,9 @@ fn what_does_not_compile_starts_nothing_and_names_file_line_and_column() {
     assert_eq!(serving.get("/v1/pipelines").1, "{\"pipelines\":[]}");
 
     let folder = tests_folder().join("loop");
-    let commands = serving.ask(&["submit", "loop", folder.to_str().unwrap(), "--var", "data=.", "--var", "python=python3"]);
+    let variables = ["--var", "data=.", "--var", "out=.", "--var", "python=python3", "--var", "mode=learn"];
+    let submit = ["submit", "loop", folder.to_str().unwrap()];
+    let commands = serving.ask(&[&submit[..], &variables].concat());
     assert_eq!(commands.status.code(), Some(2), "{}", all(&commands));
     assert!(text(&commands.stderr).contains("runs a command on this machine; start the server with --allow-commands"), "{}", all(&commands));
 

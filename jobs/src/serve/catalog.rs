@@ -49,8 +49,8 @@ impl Catalog {
             let path = entry.with_context(|| format!("reading {}", folder.display()))?.path().join(FILE);
             let text = match std::fs::read(&path) {
                 Ok(text) => text,
-                // A folder without its file: the process died between the two.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // A folder without its file, or a draft: the process died in between.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
                 Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
             };
             records.push(serde_json::from_slice(&text).with_context(|| format!("{} is not understood", path.display()))?);
@@ -132,6 +132,7 @@ mod tests {
         catalog.save(&record("b")).unwrap();
         catalog.save(&record("a")).unwrap();
         std::fs::create_dir(folder.path().join("catalog/half")).unwrap();
+        std::fs::write(folder.path().join("catalog/c.submitted"), "{").unwrap();
         assert_eq!(catalog.load().unwrap(), [record("a"), record("b")]);
         catalog.remove("a").unwrap();
         assert_eq!(catalog.load().unwrap(), [record("b")]);

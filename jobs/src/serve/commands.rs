@@ -16,6 +16,7 @@ use crate::serve::http_client::HttpClient;
 use crate::serve::keeper::Shown;
 use crate::serve::machine::Phase;
 use crate::serve::order::{Offsets, ScriptText, Submission};
+use crate::serve::report::{ObjectReport, date};
 use crate::serve::supervisor::here;
 
 /// How long a command waits until what it asked for is so, and how often it looks.
@@ -95,7 +96,15 @@ pub fn pipelines(server: &str, name: Option<&str>, format: RowFormat) -> Outcome
         };
         let text = match format {
             RowFormat::Json => all.iter().map(|one| format!("{one}\n")).collect(),
-            format => table(&all.into_iter().map(shown_of).collect::<Result<Vec<_>, _>>()?, format).map_err(Failure::failed)?,
+            format => {
+                let all = all.into_iter().map(shown_of).collect::<Result<Vec<_>, _>>()?;
+                let mut text = table(&all, format).map_err(Failure::failed)?;
+                if let (Some(_), Some(one)) = (name, all.first().filter(|one| !one.objects.is_empty())) {
+                    text.push('\n');
+                    text.push_str(&object_table(&one.objects, format).map_err(Failure::failed)?);
+                }
+                text
+            }
         };
         print!("{text}");
         Ok(0)
@@ -132,6 +141,23 @@ fn path_of(name: &str) -> Result<String, Failure> {
 
 fn shown_of(answer: Value) -> Result<Shown, Failure> {
     serde_json::from_value(answer).context("the server's answer is not understood; is it of another version?").map_err(Failure::failed)
+}
+
+/// What is in a pipeline, and how it fares.
+fn object_table(all: &[ObjectReport], format: RowFormat) -> anyhow::Result<String> {
+    let texts = |text: &dyn Fn(&ObjectReport) -> Option<String>| Arc::new(all.iter().map(text).collect::<StringArray>()) as ArrayRef;
+    let instant = |ms: u64| (ms > 0).then(|| date(ms));
+    let batch = RecordBatch::try_from_iter_with_nullable([
+        ("kind", texts(&|object| Some(object.kind.clone())), true),
+        ("name", texts(&|object| Some(object.name.clone())), true),
+        ("state", texts(&|object| Some(object.state.clone())), true),
+        ("since", texts(&|object| instant(object.since)), true),
+        ("progress", texts(&|object| object.progress.and_then(instant)), true),
+        ("lag_rows", Arc::new(all.iter().map(|object| object.lag_rows).collect::<UInt64Array>()) as ArrayRef, true),
+        ("lag_seconds", Arc::new(all.iter().map(|object| object.lag_ms.map(|ms| ms as f64 / 1000.0)).collect::<Float64Array>()) as ArrayRef, true),
+        ("reason", texts(&|object| object.reason.clone()), true),
+    ])?;
+    Ok(format_rows(&batch.schema(), std::slice::from_ref(&batch), format)?)
 }
 
 fn table(all: &[Shown], format: RowFormat) -> anyhow::Result<String> {

@@ -95,7 +95,7 @@ impl Sink for Silent {
     }
 
     fn flush(&mut self, _closed: Epoch) -> Result<u64> {
-        Err(Error::internal("a pipeline that only serves writes nothing"))
+        Ok(0)
     }
 
     fn restore(&mut self, _position: u64) -> Result<()> {

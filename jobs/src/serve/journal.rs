@@ -206,11 +206,14 @@ mod tests {
     fn a_note_costs_microseconds() {
         let folder = tempfile::tempdir().unwrap();
         let notes = notes(&folder.path().join("notes"), &[], None);
-        let started = Instant::now();
-        for step in 0..2_000_u64 {
-            notes.opening(Epoch(step), &[records(0, 0, step * 10, step * 10 + 9)], 4);
-        }
-        // A step takes 10 ms in wall clock and about as long in event clock; 100 µs would be 1 %.
-        assert!(started.elapsed() / 2_000 < Duration::from_micros(100), "{:?}", started.elapsed() / 2_000);
+        // The best of many rounds: others use this machine too.
+        let rounds = (0..50_u64).map(|round| {
+            let started = Instant::now();
+            (round * 40..round * 40 + 40).for_each(|step| notes.opening(Epoch(step), &[records(0, 0, step * 10, step * 10 + 9)], 4));
+            started.elapsed() / 40
+        });
+        let note = rounds.min().unwrap();
+        // A step takes 5 ms and more; 50 µs are 1 % of it.
+        assert!(note < Duration::from_micros(50), "{note:?}");
     }
 }

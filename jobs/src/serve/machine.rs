@@ -346,11 +346,16 @@ impl Machine {
 
     /// Tells the child to end; what comes after its end is decided there.
     fn end_child(&mut self, now: u64, actions: &mut Vec<Action>) {
+        actions.push(Action::Save);
+        if self.phase == Phase::Stopping {
+            // A second word would end it at once, without its checkpoint.
+            return;
+        }
         self.enter(Phase::Stopping, None, now);
         if let Some(child) = &mut self.child {
             child.deadline = Some(now + STOP_MS_MAX);
         }
-        actions.extend([Action::Save, Action::TellStop]);
+        actions.push(Action::TellStop);
     }
 
     fn reported(&mut self, report: Report, now: u64, actions: &mut Vec<Action>) {

@@ -186,7 +186,8 @@ fn stop_and_leave_end_the_child_and_only_stop_is_remembered() {
     assert_eq!(machine.record.desired, Desired::Running);
 
     let mut machine = running();
-    machine.step(Event::Stop, 1).unwrap();
+    assert_eq!(machine.step(Event::Stop, 1).unwrap(), [Action::Save, Action::TellStop]);
+    assert_eq!(machine.step(Event::Stop, 1).unwrap(), [Action::Save], "told twice it would end without a checkpoint");
     assert_eq!(machine.step(Event::Tick, STOP_MS_MAX + 1).unwrap(), [Action::Kill]);
     assert!(machine.step(Event::Tick, STOP_MS_MAX + 2).unwrap().is_empty());
     machine.step(killed(), STOP_MS_MAX + 3).unwrap();

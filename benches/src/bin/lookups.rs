@@ -16,7 +16,7 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightClient, FlightDescriptor};
 use freshet::PipelineQueries;
-use freshet_benches::{data_folder, plan};
+use freshet_benches::{Latencies, data_folder, lateness, plan, wait_until};
 use freshet_connectors::BuiltIn;
 use freshet_engine::{Engine, EngineConfig};
 use freshet_serving::{Listeners, Server};
@@ -29,7 +29,6 @@ use tonic::transport::Channel;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const TIMER: Duration = Duration::from_millis(1);
 /// The replay is under way, and the connection open, before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -124,49 +123,4 @@ async fn receive(
         latencies.push((begin + every * latencies.len() as u32).elapsed());
     }
     Ok(latencies)
-}
-
-/// How late a thread wakes that wants to wake every millisecond: what this machine does to any latency just now.
-fn lateness(begin: Instant, stopped: &AtomicBool) -> Vec<Duration> {
-    let mut late = Vec::new();
-    wait_until(begin);
-    while !stopped.load(Ordering::Relaxed) {
-        let wanted = Instant::now() + TIMER;
-        wait_until(wanted);
-        late.push(wanted.elapsed());
-    }
-    late
-}
-
-fn wait_until(instant: Instant) {
-    loop {
-        let left = instant.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        thread::park_timeout(left);
-    }
-}
-
-/// Latencies in order.
-struct Latencies(Vec<Duration>);
-
-impl Latencies {
-    fn of(mut latencies: Vec<Duration>) -> Latencies {
-        latencies.sort();
-        Latencies(latencies)
-    }
-
-    /// The least latency that this many of 1,000 do not exceed.
-    fn per_mille(&self, share: usize) -> Duration {
-        let place = (self.0.len() * share).div_ceil(1000).saturating_sub(1);
-        self.0.get(place).copied().unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for Latencies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ms = |share| self.per_mille(share).as_secs_f64() * 1000.0;
-        write!(f, "p50 {:.3} ms   p99 {:.3} ms   max {:.3} ms   ({} samples)", ms(500), ms(990), ms(1000), self.0.len())
-    }
 }

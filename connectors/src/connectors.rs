@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use freshet_core::{Connectors, Encode, Error, Format, OptionError, Result, Sink, SinkDef, Source, SourceDef};
+use freshet_core::{Connectors, DeadLetter, Encode, Error, Format, OptionError, Result, SecretFrom, Sink, SinkDef, Source, SourceBatch, SourceDef};
 
 use crate::options::{self, CSV, PATH};
-use crate::{decode, encode, kafka, mqtt, push, redis, sink, source, store, webhook};
+use crate::{decode, encode, kafka, mqtt, push, redis, secret, sink, source, store, webhook};
 
 /// What sources and sinks may name.
 const SOURCES: [&str; 4] = ["file", "kafka", "mqtt", "push"];
@@ -24,6 +24,7 @@ impl Connectors for BuiltIn {
             other => check_name(other, &SOURCES)?,
         }
         options::check_names("file", def.options.keys(), &known(def.encode, &["bad_data"]))?;
+        source::check_metadata(def)?;
         let path = options::required("file", &def.options, PATH, "the file, folder or glob to read")?;
         store::Location::parse(path).map_err(|message| options::wrong(PATH, message))?;
         if def.format == Format::Debezium && def.encode != Encode::Json {
@@ -88,6 +89,14 @@ impl Connectors for BuiltIn {
             "redis" => Ok(Box::new(redis::RedisSink::open(def)?)),
             _ => sink::open(def),
         }
+    }
+
+    fn secret(&self, from: &SecretFrom) -> Result<String> {
+        secret::read(from)
+    }
+
+    fn decode_again(&self, source: &SourceDef, letters: &[DeadLetter]) -> Result<Vec<SourceBatch>> {
+        decode::decode_again(source, letters)
     }
 
     fn shared(&self) -> Option<Arc<dyn Connectors>> {

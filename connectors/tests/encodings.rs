@@ -249,9 +249,11 @@ fn c3_every_bad_json_record_is_a_dead_letter_of_its_own() {
 }
 
 #[test]
-fn of_members_that_stand_twice_the_last_one_counts() {
-    let batch = decode(&source(small(), Format::Plain, Encode::Json, &[]), &[b"{\"id\":1,\"name\":\"a\",\"id\":2,\"name\":null}"]);
-    assert_eq!(values(&batch.rows), [row(2, None, None)]);
+fn c3_a_record_whose_member_stands_twice_is_a_dead_letter() {
+    let records: [&[u8]; 3] = [b"{\"id\":1,\"name\":\"a\",\"id\":2}", b"{\"id\":3,\"more\":1,\"more\":2}", b"{\"id\":4}"];
+    let batch = decode(&source(small(), Format::Plain, Encode::Json, &[]), &records);
+    assert_eq!(values(&batch.rows), [row(3, None, None), row(4, None, None)], "members that are no columns are not looked at");
+    assert_eq!(letters(&batch), [(0, "id".to_string(), "the member stands twice in its object".to_string())]);
 }
 
 #[test]

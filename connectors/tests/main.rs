@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod dead_letters;
 mod encodings;
 mod encodings_avro;
 mod encodings_protobuf;

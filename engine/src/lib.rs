@@ -4,7 +4,7 @@
 //! built one operator per plan node → [`operators`] act when a step closes, over [`state`] and [`drift`] → views end in [`bridge::ViewLog`] and
 //! [`bridge::FeatureStore`], sinks in [`bridge::SinkQueue`] → [`bridge::EngineReader`] answers from any thread at one (q, s).
 //! [`checkpoint`] makes a drained step boundary durable, shard by shard.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod bridge;
 mod checkpoint;
@@ -18,7 +18,7 @@ mod render;
 mod state;
 mod worker;
 
-pub use bridge::{QuestionTimes, Stop};
+pub use bridge::{QuestionTimes, Stop, letter_of_row};
 pub use config::{EngineConfig, StepCut, StepJournal, StepRecords};
 pub use engine::Engine;
 pub use render::describe;

@@ -134,6 +134,14 @@ impl ColumnBuilder {
         self.valid.last() == Some(&true)
     }
 
+    /// The last cell of a column of integers or times; None: it is NULL.
+    pub fn last_integer(&self) -> Option<i64> {
+        match &self.values {
+            Values::Int(values) if self.ends_valid() => values.last().copied(),
+            _ => None,
+        }
+    }
+
     pub fn push_null(&mut self) {
         self.push_zero();
         self.valid.pop();

@@ -12,19 +12,40 @@ use super::{Cell, Fault, Rows};
 
 pub struct JsonDecoder {
     names: Names,
+    seen: Seen,
+}
+
+/// Which columns the object under way has named, without a reset per record.
+#[derive(Default)]
+struct Seen {
+    record: u64,
+    last: Vec<u64>,
+}
+
+impl Seen {
+    fn begin(&mut self, columns: usize) {
+        self.last.resize(columns, 0);
+        self.record += 1;
+    }
+
+    /// False if it was named before.
+    fn add(&mut self, place: usize) -> bool {
+        std::mem::replace(&mut self.last[place], self.record) != self.record
+    }
 }
 
 impl JsonDecoder {
     /// Reads these columns of the schema.
     pub fn new(schema: &Schema, columns: &[usize]) -> JsonDecoder {
-        JsonDecoder { names: Names::new(schema, columns) }
+        JsonDecoder { names: Names::new(schema, columns), seen: Seen::default() }
     }
 }
 
 impl RowDecoder for JsonDecoder {
     fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
         let mut fault = None;
-        let seed = RowSeed { names: &self.names, rows, fault: &mut fault };
+        self.seen.begin(self.names.columns.len());
+        let seed = RowSeed { names: &self.names, seen: &mut self.seen, rows, fault: &mut fault };
         match parse(payload, seed) {
             Ok(()) => Ok(()),
             Err(of_record) => Err(Refusal::Fault(fault.unwrap_or(of_record))),
@@ -79,9 +100,10 @@ impl Names {
     }
 }
 
-/// An object straight into the row under construction. A member that stands twice counts as the last one says.
+/// An object straight into the row under construction. A member that stands twice says two things, so the record says none.
 struct RowSeed<'s> {
     names: &'s Names,
+    seen: &'s mut Seen,
     rows: &'s mut Rows,
     /// Why a value did not fit; serde's own errors carry text only.
     fault: &'s mut Option<Fault>,
@@ -109,6 +131,10 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                 members.next_value::<IgnoredAny>()?;
                 continue;
             };
+            if !self.seen.add(place) {
+                *self.fault = Some(Fault::new(&self.names.names[place], "the member stands twice in its object"));
+                return Err(A::Error::custom("a member stands twice"));
+            }
             let cell = members.next_value_seed(CellSeed)?;
             if let Err(fault) = self.rows.set(self.names.columns[place], &cell) {
                 *self.fault = Some(fault);

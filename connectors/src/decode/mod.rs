@@ -1,5 +1,6 @@
 //! Bytes of one record to typed cells of a row, or the reason why not.
 
+mod again;
 mod avro;
 mod bytes;
 mod cell;
@@ -12,9 +13,10 @@ mod protobuf;
 mod record;
 mod rows;
 
+pub use again::{decode_again, with_cell};
 pub use cell::Cell;
 pub use column::{check_types, sql_name};
-pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, encode_options, record_bytes_max, source_options};
+pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, encode_options, data_columns, record_bytes_max, source_options};
 pub use rows::{BATCH_RECORDS_MAX, Fault, Rows};
 
 use avro::AvroDecoder;

@@ -4,6 +4,7 @@
 
 use freshet_core::{Encode, Error, Format, MetadataColumn, OptionError, Result, SourceDef};
 
+use super::again::context_of;
 use super::avro::Datum;
 use super::key::KeyDecoder;
 use super::{AvroDecoder, BytesDecoder, Cell, CsvDecoder, DebeziumDecoder, Fault, JsonDecoder, ProtobufDecoder, Rows, check_types};
@@ -96,6 +97,10 @@ pub struct RecordDecoder {
     bytes: Bytes,
     metadata: Vec<MetadataColumn>,
     record_bytes_max: usize,
+    encode: Encode,
+    header: Option<Vec<u8>>,
+    /// The columns of WATERMARK and ARRIVAL, and what they are to a person.
+    times: Vec<(usize, &'static str)>,
 }
 
 impl RecordDecoder {
@@ -111,11 +116,14 @@ impl RecordDecoder {
             (Format::Upsert, _) => Bytes::Upserts { value: value_decoder(def, &data)?, key: Box::new(KeyDecoder::open(def)?) },
             _ => Bytes::Rows(value_decoder(def, &data)?),
         };
-        Ok(RecordDecoder { bytes, metadata: def.metadata.clone(), record_bytes_max })
+        let arrival = def.arrival.filter(|arrival| Some(*arrival) != def.event_time);
+        let times = def.event_time.map(|column| (column, "event time")).into_iter().chain(arrival.map(|column| (column, "arrival"))).collect();
+        Ok(RecordDecoder { bytes, metadata: def.metadata.clone(), record_bytes_max, encode: def.encode, header: None, times })
     }
 
     /// A new file begins; see [`RowDecoder::begin`].
     pub fn begin(&mut self, header: Option<&[u8]>) -> Result<(), String> {
+        self.header = header.map(<[u8]>::to_vec);
         match &mut self.bytes {
             Bytes::Rows(rows) | Bytes::Upserts { value: rows, .. } => rows.begin(header),
             Bytes::Changes(_) => Ok(()),
@@ -131,6 +139,7 @@ impl RecordDecoder {
             Err(Refusal::Fault(fault)) => {
                 rows.cut_back(len);
                 rows.bury(fault, record);
+                rows.keep_context(|| context_of(self.encode, self.header.as_deref(), &self.metadata, record.metadata));
             }
             Err(Refusal::Wait(wait)) => {
                 rows.cut_back(len);
@@ -142,7 +151,7 @@ impl RecordDecoder {
     }
 
     fn take(&mut self, record: &Record<'_>, rows: &mut Rows) -> Result<(), Refusal> {
-        let RecordDecoder { bytes, metadata, record_bytes_max } = self;
+        let RecordDecoder { bytes, metadata, record_bytes_max, times, .. } = self;
         let found = record.payload.map_or(0, <[u8]>::len);
         if found > *record_bytes_max {
             let reason = format!("the record has {found} bytes, {MAX_RECORD_BYTES} is {record_bytes_max}; raise it, or send smaller records");
@@ -155,7 +164,8 @@ impl RecordDecoder {
                 };
                 decoder.fill(payload, rows)?;
                 surround(metadata, record, rows)?;
-                Ok(rows.end_row(1, record.offset)?)
+                rows.end_row(1, record.offset)?;
+                check_times(times, rows)
             }
             Bytes::Changes(decoder) => {
                 let Some(payload) = record.payload else { return Ok(()) };
@@ -172,12 +182,25 @@ impl RecordDecoder {
                 surround(metadata, record, rows)?;
                 key.complete(record.key, rows)?;
                 match payload {
-                    Some(_) => Ok(rows.end_row(1, record.offset)?),
+                    Some(_) => {
+                        rows.end_row(1, record.offset)?;
+                        check_times(times, rows)
+                    }
                     None => Ok(rows.end_key_row(key.columns(), -1, record.offset)?),
                 }
             }
         }
     }
+}
+
+/// A row without a usable time is set aside here (T13), where its bytes are still at hand.
+fn check_times(times: &[(usize, &'static str)], rows: &Rows) -> Result<(), Refusal> {
+    for (column, what) in times {
+        if let Some(fault) = rows.fault_of_time(*column) {
+            return Err(Fault::new(rows.schema().field(*column).name(), format!("{what} {fault}")).into());
+        }
+    }
+    Ok(())
 }
 
 /// Sets the metadata columns of the row under construction.

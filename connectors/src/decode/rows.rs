@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use freshet_core::{DeadLetter, Result, SourceBatch};
 
-use super::Cell;
+use super::{Cell, again};
 use super::column::ColumnBuilder;
 use super::record::Record;
 
@@ -147,8 +147,30 @@ impl Rows {
             field: fault.field,
             reason: fault.reason,
             raw: payload[..payload.len().min(RAW_BYTES_MAX)].to_vec(),
+            bytes_whole: if payload.len() > RAW_BYTES_MAX { payload.len() as u64 } else { 0 },
             key: record.key.map(|key| key[..key.len().min(RAW_BYTES_MAX)].to_vec()),
+            ..DeadLetter::default()
         });
+    }
+
+    /// Sets a record of so many bytes aside of which there is only the beginning.
+    pub fn bury_beginning(&mut self, fault: Fault, record: &Record, bytes: u64) {
+        self.bury(fault, record);
+        if let Some(letter) = self.dead_letters.last_mut() {
+            letter.bytes_whole = bytes;
+        }
+    }
+
+    /// What decoding the last dead letter again would need.
+    pub(super) fn keep_context(&mut self, context: impl FnOnce() -> String) {
+        if let Some(letter) = self.dead_letters.last_mut() {
+            letter.context = context();
+        }
+    }
+
+    /// Why the last row has no place in time (T13); None: it has one.
+    pub(super) fn fault_of_time(&self, column: usize) -> Option<&'static str> {
+        again::fault_of_time(self.schema.field(column).data_type(), self.columns[column].last_integer())
     }
 
     /// Counts a record's bytes towards `is_full`.

@@ -68,7 +68,7 @@ impl MqttSource {
             Record { key: None, payload: Some(&message.payload), offset: self.base + self.polled, origin: &message.topic, metadata: message };
         if let Some(bytes) = message.oversized {
             let reason = format!("the message has {bytes} bytes, max_record_bytes is {}; raise it, or send smaller messages", self.record_bytes_max);
-            self.rows.bury(Fault::new("", reason), &record);
+            self.rows.bury_beginning(Fault::new("", reason), &record, bytes as u64);
             return true;
         }
         match self.decoder.decode(&record, &mut self.rows) {
@@ -172,13 +172,12 @@ pub fn check_metadata(columns: &[MetadataColumn]) -> Result<(), OptionError> {
     let message = Message::default();
     match columns.iter().find(|column| message.cell(&column.name).is_none()) {
         None => Ok(()),
-        Some(column) => Err(OptionError {
-            option: None,
-            message: format!(
-                "an MQTT message has no metadata '{}'; known are topic, level.1, level.2 …, qos, retain, content_type, response_topic, user.NAME",
-                column.name
+        Some(MetadataColumn { name, .. }) => Err(OptionError::metadata(
+            name,
+            format!(
+                "an MQTT message has no metadata {name}; it has topic, level.1, level.2 …, qos, retain, content_type, response_topic and user.NAME"
             ),
-        }),
+        )),
     }
 }
 

@@ -39,8 +39,10 @@ impl Intake {
     pub fn new(def: &SourceDef) -> Intake {
         let kept: Vec<usize> = (0..def.schema.fields().len()).filter(|column| def.metadata.iter().all(|known| known.column != *column)).collect();
         let fields: Vec<_> = kept.iter().map(|column| def.schema.fields()[*column].clone()).collect();
-        let key = def.key.iter().filter_map(|key| kept.iter().position(|column| column == key)).collect();
-        let payload = SourceDef { schema: Arc::new(Schema::new(fields)), key, metadata: Vec::new(), event_time: None, arrival: None, ..def.clone() };
+        let place = |wanted: usize| kept.iter().position(|column| *column == wanted);
+        let key = def.key.iter().filter_map(|key| place(*key)).collect();
+        let (event_time, arrival) = (def.event_time.and_then(place), def.arrival.and_then(place));
+        let payload = SourceDef { schema: Arc::new(Schema::new(fields)), key, metadata: Vec::new(), event_time, arrival, ..def.clone() };
         Intake { payload, decoders: Mutex::default() }
     }
 

@@ -11,12 +11,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
 use arrow::compute::{cast, concat};
+use arrow::datatypes::TimeUnit;
 use freshet_core::{Error, Poll, Push, PushSource, Pushed, Result, SourceBatch, SourceDef, SourceReport};
 
 use super::columns::owned;
 use super::intake::{Intake, Taken};
 use super::journal::{Entry, Journal};
 use super::options::Options;
+use crate::decode::{Cell, with_cell};
 
 /// A client's name of a push. Longer ones make the memory of names a burden.
 const ID_BYTES_MAX: usize = 256;
@@ -193,6 +195,7 @@ impl PushQueue {
         for mut push in pushes {
             for mut letter in push.taken.dead_letters.drain(..) {
                 letter.offset += push.first;
+                letter.context = with_cell(&letter.context, "received", &Cell::Instant(push.received_us, TimeUnit::Microsecond));
                 dead_letters.push(letter);
             }
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use freshet_core::{Connectors, Error, OptionError, Result, Sink, SinkDef, Source, SourceDef};
+use freshet_core::{Connectors, DeadLetter, Error, OptionError, Result, SecretFrom, Sink, SinkDef, Source, SourceBatch, SourceDef};
 
 use super::Pushes;
 use crate::connectors::BuiltIn;
@@ -49,6 +49,14 @@ impl Connectors for PipelineConnectors {
 
     fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>> {
         BuiltIn.open_sink(&mqtt::sink_of(sink, &self.place))
+    }
+
+    fn secret(&self, from: &SecretFrom) -> Result<String> {
+        BuiltIn.secret(from)
+    }
+
+    fn decode_again(&self, source: &SourceDef, letters: &[DeadLetter]) -> Result<Vec<SourceBatch>> {
+        BuiltIn.decode_again(source, letters)
     }
 
     fn shared(&self) -> Option<Arc<dyn Connectors>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::{Batch, Epoch, NodeId, Result};
+use crate::{Batch, DeadLetter, Epoch, Error, NodeId, Result};
 
 /// A source as the script declares it.
 #[derive(Debug, Clone)]
@@ -128,21 +128,6 @@ pub struct SinkDef {
     pub encode: Encode,
     /// Columns of the option `primary_key`, or none.
     pub key: Vec<usize>,
-}
-
-/// A record that could not be decoded, with its provenance.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DeadLetter {
-    pub partition: u32,
-    pub offset: u64,
-    /// Where the partition is to be found: a file's path, `topic/partition`, a topic of sensors. Empty if the source has one place only.
-    pub origin: String,
-    pub field: String,
-    pub reason: String,
-    /// The record as it came, or as far as a limit allows.
-    pub raw: Vec<u8>,
-    /// The record's key, where records have one.
-    pub key: Option<Vec<u8>>,
 }
 
 /// Rows of one partition in offset order. Every record between the first and `next_offset` is a row or a dead letter.
@@ -302,6 +287,15 @@ impl OptionError {
     }
 }
 
+/// Where the value of a secret is to be found. It stands in a script instead of the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// A variable of the environment.
+    Env(String),
+    /// A file, without the line break at its end.
+    File(String),
+}
+
 /// The connectors of this build. `check_*` at CREATE, `open_*` at start.
 pub trait Connectors: Debug + Send + Sync {
     fn check_source(&self, source: &SourceDef) -> Result<(), OptionError>;
@@ -309,6 +303,19 @@ pub trait Connectors: Debug + Send + Sync {
     /// Errors: Invalid or Unavailable, naming the source and its path or address.
     fn open_source(&self, source: &SourceDef) -> Result<Box<dyn Source>>;
     fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>>;
+
+    /// The value of a secret, looked up when a pipeline is compiled and kept nowhere but in the options it is used for. Errors: Invalid,
+    /// naming the variable or file.
+    fn secret(&self, _from: &SecretFrom) -> Result<String> {
+        Err(Error::invalid("secrets cannot be read here"))
+    }
+
+    /// Decodes records of dead letters as their source would today, metadata included; those that still cannot be read are dead letters of the
+    /// batches. One batch per partition, in order. Errors: Invalid for connectors whose records cannot be decoded apart from their source,
+    /// Unavailable (a schema that has not come yet).
+    fn decode_again(&self, source: &SourceDef, _letters: &[DeadLetter]) -> Result<Vec<SourceBatch>> {
+        Err(Error::invalid(format!("source {}: the connector {} cannot decode records again", source.name, source.connector)))
+    }
 
     /// These connectors for longer than a call: what is Unavailable at start is then opened later, when it is there. None: that is an error
     /// of the start.

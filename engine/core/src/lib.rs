@@ -10,6 +10,7 @@
 //! | [`ExactSum`] | `exact.rs` | float sums that do not depend on order (T19) |
 //! | [`Plan`], [`Op`] | `plan.rs`, `feature.rs` | the closed list of what the engine can do |
 //! | [`Source`], [`Sink`], [`Connectors`] | `io.rs` | where changes come from and go |
+//! | [`DeadLetter`], [`Replay`] | `dead_letter.rs` | records that could not be taken in, and how they come in again |
 //! | [`ModelDef`], [`Model`], [`Models`] | `model.rs` | models, and the seam behind which rows are scored |
 //! | [`Control`], [`ControlRecord`] | `control.rs` | decisions in logical time and the records they make |
 //! | [`DriftSpec`], [`Reference`] | `drift.rs` | monitors and what they compare with |
@@ -21,6 +22,7 @@
 mod batch;
 mod blobs;
 mod control;
+mod dead_letter;
 mod drift;
 mod error;
 mod exact;
@@ -39,6 +41,7 @@ mod value;
 pub use batch::{Batch, Counts, Diffs};
 pub use blobs::Blobs;
 pub use control::{Control, ControlOutput, ControlRecord, runs_schema, versions_schema};
+pub use dead_letter::{Corrected, DeadLetter, LetterForm, OffsetRange, Refused, Replay, Replayed, ReplayRequest};
 pub use drift::{DriftCondition, DriftMethod, DriftSpec, Histogram, Reference};
 pub use error::{Error, Kind, Result};
 pub use exact::{ExactSum, add_square, variance};
@@ -48,8 +51,8 @@ pub use feature::{
     FeatureColumn, FeatureSpec, LatestSpec, RollingAggregate, RollingSpec, ServiceColumn, ServiceDef, ServicePart, Status, Window, WindowEdge,
 };
 pub use io::{
-    BadData, Connectors, DeadLetter, Encode, Format, Ingress, MetadataColumn, OptionError, Poll, Push, PushBody, PushSource, Pushed, Sink, SinkDef,
-    Source, SourceBatch, SourceDef, SourceReport, TimeLimits,
+    BadData, Connectors, Encode, Format, Ingress, MetadataColumn, OptionError, Poll, Push, PushBody, PushSource, Pushed, SecretFrom,
+    Sink, SinkDef, Source, SourceBatch, SourceDef, SourceReport, TimeLimits,
 };
 pub use model::{Missing, Model, ModelDef, Models};
 pub use plan::{

@@ -14,13 +14,15 @@ use crate::bridge::Feed;
 
 /// A changing log is added up when it holds twice as many changes as rows, and at least this many: amortised, sorting costs a logarithm.
 const COMPACT_ROWS: usize = 65_536;
-/// An append-only log joins its small batches when it has this many.
+/// An append-only log, or one that is asked to, joins its small batches when it has this many.
 const SMALL_BATCHES: usize = 256;
 
 pub struct ViewLog {
     pub name: String,
     pub schema: SchemaRef,
     append_only: bool,
+    /// Small batches become large ones, so that a trickle over months stays a short list.
+    joins: bool,
     codec: KeyCodec,
     data: RwLock<ViewData>,
 }
@@ -41,7 +43,12 @@ struct ViewData {
 impl ViewLog {
     /// Errors: Invalid for columns without order.
     pub fn new(name: String, schema: SchemaRef, append_only: bool) -> Result<ViewLog> {
-        Ok(ViewLog { name, codec: KeyCodec::for_schema(&schema)?, schema, append_only, data: RwLock::default() })
+        Ok(ViewLog { name, codec: KeyCodec::for_schema(&schema)?, schema, append_only, joins: append_only, data: RwLock::default() })
+    }
+
+    /// For a log that rarely changes what it has.
+    pub fn joining(self) -> ViewLog {
+        ViewLog { joins: true, ..self }
     }
 
     /// Adds the changes of a closed step. Nobody reads below `history` any more.
@@ -52,11 +59,10 @@ impl ViewLog {
         data.small += usize::from(batch.len() < 1024);
         data.feeds.retain(|feed| feed.upgrade().is_some_and(|feed| feed.push(&batch)));
         data.push(batch);
-        if self.append_only {
-            if data.small > SMALL_BATCHES {
-                data.join_small();
-            }
-        } else if data.changes > COMPACT_ROWS.max(2 * data.live_at_compaction) {
+        if self.joins && data.small > SMALL_BATCHES {
+            data.join_small();
+        }
+        if !self.append_only && data.changes > COMPACT_ROWS.max(2 * data.live_at_compaction) {
             self.compact(&mut data, history);
         }
     }

@@ -45,7 +45,7 @@ pub fn map_batches<'scope>(
     Bundle { rows, errors }
 }
 
-/// Columns of every error stream and of `errors(view)`, `dead_letters(source)` and `late(source)`.
+/// Columns of every error stream and of `errors(view)`.
 pub fn error_schema() -> SchemaRef {
     static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         let text = |name| Field::new(name, DataType::Utf8, true);

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use freshet_core::Epoch;
 
 use crate::config::{Config, Layer, log_filter};
+use crate::dead_letters;
 use crate::exit::{Failure, Outcome, exit_code};
 use crate::explain::{ExplainOptions, Stage};
 use crate::features::FeaturesOptions;
@@ -55,6 +56,9 @@ enum Command {
     /// Look up features of a running pipeline
     #[command(subcommand)]
     Features(FeaturesCommand),
+    /// Records that could not be read, and how they come in again
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Training sets of a pipeline
     #[command(subcommand)]
     TrainingSet(TrainingSetCommand),
@@ -233,6 +237,92 @@ struct FeaturesArgs {
 }
 
 #[derive(Subcommand)]
+enum DeadLettersCommand {
+    /// One row per record, oldest first
+    List(ListArgs),
+    /// Let records come in again, as they were or corrected; those that can be read now are dead letters no more
+    Replay(ReplayArgs),
+    /// Write records as JSON lines, to be corrected and given to replay --from
+    Export(ExportLettersArgs),
+}
+
+#[derive(Args)]
+struct LettersPlace {
+    /// Where the pipeline's Flight listens
+    #[arg(long, default_value = ADDRESS)]
+    address: String,
+    /// The pipeline of a server that runs several
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+}
+
+#[derive(Args)]
+struct LettersPick {
+    /// Only these, both ends included; may be given several times
+    #[arg(long, value_name = "PARTITION:FROM-TO")]
+    offsets: Vec<dead_letters::Range>,
+    /// Only those whose reason contains this
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Args)]
+struct ListArgs {
+    /// The source [default: all]
+    source: Option<String>,
+    #[command(flatten)]
+    pick: LettersPick,
+    /// Show at most so many
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: usize,
+    #[arg(long, value_enum, default_value = "table")]
+    format: RowFormat,
+    #[command(flatten)]
+    place: LettersPlace,
+}
+
+#[derive(Args)]
+struct ReplayArgs {
+    /// The source
+    source: String,
+    #[command(flatten)]
+    pick: LettersPick,
+    /// Corrected records as JSON lines {"partition": 0, "offset": 7, "raw": "…"}; only these come in
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Only tell what would happen
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: LettersPlace,
+}
+
+#[derive(Args)]
+struct ExportLettersArgs {
+    /// The source
+    source: String,
+    #[command(flatten)]
+    pick: LettersPick,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    place: LettersPlace,
+}
+
+impl From<LettersPlace> for dead_letters::Place {
+    fn from(LettersPlace { address, pipeline }: LettersPlace) -> dead_letters::Place {
+        dead_letters::Place { address, pipeline }
+    }
+}
+
+impl From<LettersPick> for dead_letters::Pick {
+    fn from(LettersPick { offsets, reason }: LettersPick) -> dead_letters::Pick {
+        dead_letters::Pick { offsets, reason }
+    }
+}
+
+#[derive(Subcommand)]
 enum TrainingSetCommand {
     /// Compute a training set from the input history and write it to a file, without a running pipeline
     Export(ExportArgs),
@@ -345,6 +435,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Features(FeaturesCommand::Get(FeaturesArgs { service, keys, address, pipeline, mode, as_of, format })) => {
             crate::features::get(FeaturesOptions { service, keys, address, pipeline, mode, as_of, format })
         }
+        Command::DeadLetters(command) => dead_letters_of(command),
         Command::TrainingSet(TrainingSetCommand::Export(ExportArgs { set, paths, variables, from, until, as_of, workers, format, out })) => {
             crate::training_set::export(ExportOptions { set, paths, variables, from, until, as_of, workers, format, out })
         }
@@ -354,6 +445,20 @@ fn dispatch(command: Command) -> Outcome {
         }
         Command::Explain(ExplainArgs { paths, stage, view, variables }) => crate::explain::run(ExplainOptions { paths, stage, view, variables }),
         Command::Test(TestArgs { paths }) => crate::test::run(&paths),
+    }
+}
+
+fn dead_letters_of(command: DeadLettersCommand) -> Outcome {
+    match command {
+        DeadLettersCommand::List(ListArgs { source, pick, limit, format, place }) => {
+            dead_letters::list(&dead_letters::ListOptions { place: place.into(), source, pick: pick.into(), format, limit })
+        }
+        DeadLettersCommand::Replay(ReplayArgs { source, pick, from, dry_run, place }) => {
+            dead_letters::replay(&dead_letters::ReplayOptions { place: place.into(), source, pick: pick.into(), from, dry_run })
+        }
+        DeadLettersCommand::Export(ExportLettersArgs { source, pick, out, place }) => {
+            dead_letters::export(&dead_letters::ExportOptions { place: place.into(), source, pick: pick.into(), out })
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
-use arrow_flight::Ticket;
+use arrow_flight::sql::CommandGetTables;
+use arrow_flight::{Action, Ticket};
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
@@ -84,6 +85,32 @@ impl Client {
             }
         }
         received.ok_or_else(|| Failure::failed(anyhow!("{} sent no endpoint", self.address)))
+    }
+
+    /// The tables whose names are like this pattern of SQL, in order.
+    pub async fn tables(&self, pattern: &str) -> Result<Vec<String>, Failure> {
+        let command = CommandGetTables { table_name_filter_pattern: Some(pattern.to_string()), ..CommandGetTables::default() };
+        let info = self.statements().get_tables(command).await.map_err(|error| self.failure(error))?;
+        let mut names = Vec::new();
+        for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
+            for rows in self.get(ticket).await?.batches {
+                let column = rows.column_by_name("table_name").context("tables came without names")?;
+                names.extend(column.as_string::<i32>().iter().flatten().map(str::to_string));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The answer of an action.
+    pub async fn act(&self, action: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
+        let mut request = tonic::Request::new(Action { r#type: action.to_string(), body: body.into() });
+        if let Some(pipeline) = &self.pipeline {
+            request.metadata_mut().insert(PIPELINE_HEADER, pipeline.clone());
+        }
+        let mut answers = self.flight.clone().do_action(request).await.map_err(|status| self.failure(status.into()))?.into_inner();
+        let answer = answers.message().await.map_err(|status| self.failure(status.into()))?;
+        answer.map(|answer| answer.body).ok_or_else(|| Failure::failed(anyhow!("{} sent no answer", self.address)))
     }
 
     /// The rows behind a ticket.

@@ -11,6 +11,7 @@
 //! | `queries.rs` | SQL behind the servers |
 //! | `progress.rs`, `watch.rs` | the live line on the terminal |
 //! | `client.rs`, `shell.rs`, `features.rs` | `freshet sql` and `freshet features get`, over Flight |
+//! | `dead_letters.rs` | `freshet dead-letters`: what could not be read, and how it comes in again |
 //! | `serve/` | `freshet serve`: the supervisor, its children, and the commands that talk to it |
 //! | `retrain/` | retraining jobs: the control plane, training data, trainers, validation |
 //! | `training_set.rs`, `models.rs` | `freshet training-set export` and `freshet models` |
@@ -22,6 +23,7 @@
 mod cli;
 mod client;
 mod config;
+mod dead_letters;
 mod exit;
 mod explain;
 mod features;

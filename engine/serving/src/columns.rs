@@ -96,7 +96,8 @@ fn json_column(values: &[Value], field: &Field) -> Result<ArrayRef> {
     cast_exactly(&column, field)
 }
 
-/// One cell as JSON. NaN and the infinities are strings, as in protobuf's JSON; times are RFC 3339; what JSON has no word for is text.
+/// One cell as JSON. NaN and the infinities are strings, as in protobuf's JSON; times are RFC 3339; bytes are hexadecimal digits, as in tables;
+/// what JSON has no word for is text.
 pub fn to_json(column: &ArrayRef) -> Result<Vec<Value>> {
     let data_type = column.data_type();
     if data_type.is_integer() {
@@ -114,11 +115,19 @@ pub fn to_json(column: &ArrayRef) -> Result<Vec<Value>> {
     if data_type == &DataType::Boolean {
         return Ok(column.as_boolean().iter().map(|value| value.map_or(Value::Null, Value::from)).collect());
     }
+    if data_type.is_binary() {
+        return Ok(hexadecimal(&cast(column, &DataType::Binary)?));
+    }
     let texts = match data_type {
         DataType::Timestamp(unit, None) => cast(&cast(column, &DataType::Timestamp(*unit, Some("+00:00".into())))?, &DataType::Utf8)?,
         _ => cast(column, &DataType::Utf8)?,
     };
     Ok(texts.as_string::<i32>().iter().map(|value| value.map_or(Value::Null, Value::from)).collect())
+}
+
+fn hexadecimal(column: &ArrayRef) -> Vec<Value> {
+    let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    column.as_binary::<i32>().iter().map(|value| value.map_or(Value::Null, |bytes| Value::from(digits(bytes)))).collect()
 }
 
 fn float_json(value: f64) -> Value {

@@ -7,6 +7,7 @@
 //! | `http/` | health, metrics, status, Feast's lookups |
 //! | `lookup.rs` | one feature lookup, whoever asks |
 //! | `pushing.rs` | rows of clients on their way into the pipeline, whichever way they come |
+//! | `replaying.rs` | dead letters that are to come in again |
 //! | `positions.rs` | reads that wait for what their client has written |
 //! | `ask.rs` | what a path or a ticket may ask for |
 //! | `query.rs` | the seam to the SQL planner |
@@ -28,6 +29,7 @@ mod positions;
 mod pulse;
 mod pushing;
 mod query;
+mod replaying;
 mod server;
 mod wire;
 
@@ -36,4 +38,5 @@ pub use columns::to_json;
 pub use positions::{MIN_POSITION_HEADER, Position, Positions};
 pub use http::{epoch_date, listen, reasons_not_ready};
 pub use query::{Prepared, Queries, QueryAnswer};
+pub use replaying::{CorrectedAsk, REPLAY_ACTION, RangeAsk, ReplayAsk, from_hexadecimal};
 pub use server::{Listeners, Server};

@@ -3,18 +3,24 @@
 
 use std::sync::Arc;
 
-use freshet_core::{Error, Ingress, PushSource, Pushed, Result};
+use freshet_core::{Error, Ingress, PushSource, Pushed, Replay, Result};
 use serde_json::{Value, json};
 
-/// The pipeline's push sources, or none.
+/// The pipeline's push sources, or none, and the way back for dead letters.
 #[derive(Clone, Default)]
 pub struct Doors {
     ingress: Option<Arc<dyn Ingress>>,
+    replay: Option<Arc<dyn Replay>>,
 }
 
 impl Doors {
-    pub fn new(ingress: Option<Arc<dyn Ingress>>) -> Doors {
-        Doors { ingress }
+    pub fn new(ingress: Option<Arc<dyn Ingress>>, replay: Option<Arc<dyn Replay>>) -> Doors {
+        Doors { ingress, replay }
+    }
+
+    /// Where dead letters come in again.
+    pub fn replay(&self) -> Option<Arc<dyn Replay>> {
+        self.replay.clone()
     }
 
     pub fn sources(&self) -> Vec<PushSource> {

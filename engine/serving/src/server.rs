@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use freshet_core::{Error, Ingress, Reader, Result};
+use freshet_core::{Error, Ingress, Reader, Replay, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,18 +59,19 @@ pub struct Server {
 impl Server {
     /// Serves on the current runtime, without sources to push to. `pipeline` is the name the status page shows.
     pub fn start(listeners: Listeners, pipeline: &str, reader: Arc<dyn Reader>, queries: Arc<dyn Queries>) -> Server {
-        Server::start_with(listeners, pipeline, reader, queries, None)
+        Server::start_with(listeners, pipeline, reader, queries, None, None)
     }
 
-    /// As `start`; what clients push goes to `ingress`.
+    /// As `start`; what clients push goes to `ingress`, dead letters come in again by `replay`.
     pub fn start_with(
         listeners: Listeners,
         pipeline: &str,
         reader: Arc<dyn Reader>,
         queries: Arc<dyn Queries>,
         ingress: Option<Arc<dyn Ingress>>,
+        replay: Option<Arc<dyn Replay>>,
     ) -> Server {
-        let doors = Doors::new(ingress);
+        let doors = Doors::new(ingress, replay);
         let lookups = Arc::new(Lookups::new(reader.clone()));
         let pulse = Arc::new(Pulse::default());
         let (stop, stopped) = watch::channel(false);

@@ -25,6 +25,7 @@ use crate::lookup::Lookups;
 use crate::positions::{MIN_POSITION_HEADER, Positions};
 use crate::pushing::Doors;
 use crate::query::Queries;
+use crate::replaying::{REPLAY_ACTION, act};
 use freshet_core::{Reader, SubscribeRequest};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -159,11 +160,16 @@ impl FlightService for Front {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
+        if request.get_ref().r#type == REPLAY_ACTION {
+            let body = act(self.doors.replay(), &request.get_ref().body).await.map_err(grpc_status)?;
+            return Ok(Response::new(stream::iter([Ok(arrow_flight::Result { body: body.into() })]).boxed()));
+        }
         self.sql.do_action(request).await
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Answer<Self::ListActionsStream> {
-        self.sql.list_actions(request).await
+        let replay = ActionType { r#type: REPLAY_ACTION.into(), description: "lets dead letters come in again; takes and answers JSON".into() };
+        Ok(Response::new(self.sql.list_actions(request).await?.into_inner().chain(stream::iter([Ok(replay)])).boxed()))
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoExchangeStream> {

@@ -27,6 +27,7 @@ use crate::http::HttpState;
 use crate::http::lines::lines_of_json;
 use crate::limits::{INGEST_BODY_BYTES_MAX, INGEST_INLINE_BYTES_MAX, INGEST_REQUESTS_CONCURRENT_MAX, INGEST_RETRY_AFTER_SECONDS};
 use crate::pushing::pushed_json;
+use crate::replaying::from_hexadecimal;
 
 /// The client's name of its rows; a repeat is answered like the first and changes nothing. The second is the usual word for it.
 const ID_HEADERS: [&str; 2] = ["x-freshet-batch-id", "idempotency-key"];
@@ -164,14 +165,6 @@ fn check_signature(source: &PushSource, headers: &HeaderMap, body: &[u8]) -> Res
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(|error| Error::internal(format!("HMAC: {error}")))?;
     mac.update(body);
     mac.verify_slice(&given).map_err(|_| refuse("the signature does not fit the body"))
-}
-
-fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// Stops at the limit of a body: a small one may unpack to any size.

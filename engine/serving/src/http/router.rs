@@ -17,6 +17,7 @@ use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_REQUEST_TIMEOUT, HTTP_REQUESTS_CON
 use crate::lookup::Lookups;
 use crate::pulse::Pulse;
 use crate::pushing::Doors;
+use crate::replaying;
 
 /// What every handler may read.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/get-online-features", post(online::get_online_features))
         .route("/v1/ingest/{source}", ingest)
+        .route("/v1/dead-letters/{source}/replay", post(replaying::post))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
@@ -64,7 +66,7 @@ async fn bounded(State(permits): State<Arc<Semaphore>>, request: Request, next: 
 
 async fn not_found(request: Request) -> HttpError {
     let message = format!(
-        "there is no {}; known: /, /v1/status, /healthz, /readyz, /metrics, /get-online-features, /v1/ingest/{{source}}",
+        "there is no {}; known: /, /v1/status, /healthz, /readyz, /metrics, /get-online-features, /v1/ingest/{{source}}, /v1/dead-letters/{{source}}/replay",
         request.uri().path()
     );
     HttpError::new(StatusCode::NOT_FOUND, "invalid", message)

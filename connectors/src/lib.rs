@@ -12,6 +12,7 @@
 //! | `kafka/` | topics, in and out |
 //! | `mqtt/` | messages of a broker, in and out |
 //! | `webhook/`, `redis/` | changes as HTTP requests, rows under keys |
+//! | `secret.rs` | values that no script holds |
 //! | `template.rs`, `reject.rs`, `tls.rs` | what several of them need: texts per row, what nobody takes, certificates |
 //! | `encode/`, `sink/` | rows to bytes that are the same in every run |
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@ mod redis;
 mod registry;
 mod reject;
 mod schema_text;
+mod secret;
 mod sink;
 mod source;
 mod store;

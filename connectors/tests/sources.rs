@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::Int32Type;
-use freshet_core::{Encode, Format, Value};
+use freshet_connectors::BuiltIn;
+use freshet_core::{Connectors, Encode, Format, MetadataColumn, Value};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use tempfile::tempdir;
@@ -23,6 +24,27 @@ fn json_lines_are_read_by_name_and_missing_is_null() {
     assert_eq!(delivered.rows, [row(1, None, Some(1_357_035_300_250), Some(2.0)), row(2, Some("b"), Some(7), None)]);
     assert_eq!(delivered.offsets, [0, 1]);
     assert_eq!(delivered.borders, [2]);
+}
+
+#[test]
+fn columns_can_be_filled_with_the_file_and_the_number_of_the_record() {
+    let folder = tempdir().unwrap();
+    fs::write(folder.path().join("a.jsonl"), "{\"amount\":1}\n{\"amount\":2,\"name\":\"own\"}").unwrap();
+    fs::write(folder.path().join("b.jsonl"), "{\"amount\":3}").unwrap();
+    let mut def = source(&folder.path().join("*.jsonl"), Format::Plain, Encode::Json);
+    let column = |name: &str| def.schema.index_of(name).unwrap();
+    let filled = [("id", "offset"), ("name", "file")].map(|(of, name)| MetadataColumn { column: column(of), name: name.into() });
+    def.metadata = filled.to_vec();
+    let delivered = read(&def, 100);
+    assert_eq!(delivered.ids(), [0, 1, 2]);
+    let files: Vec<String> = delivered.rows.iter().map(|row| row[1].to_string()).collect();
+    assert!(files[0].ends_with("a.jsonl") && files[1] == files[0] && files[2].ends_with("b.jsonl"), "{files:?}");
+    def.metadata[0].name = "topic".into();
+    let error = BuiltIn.check_source(&def).unwrap_err();
+    assert_eq!(
+        (error.option.as_deref(), error.message.as_str()),
+        (Some("metadata.topic"), "a record of a file has no metadata topic; it has file and offset")
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod parquet;
 mod text;
 
 pub use file::{FileSource, cut};
+pub use text::check_metadata;
 
 use freshet_core::{Result, SourceBatch};
 

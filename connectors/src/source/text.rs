@@ -3,10 +3,10 @@
 //! Blank lines are no records. The offset of a record is its running number over all files, headers not counted.
 
 use arrow::datatypes::SchemaRef;
-use freshet_core::{Error, Result, SourceBatch};
+use freshet_core::{Encode, Error, MetadataColumn, OptionError, Result, SourceBatch, SourceDef};
 
 use super::Records;
-use crate::decode::{NoMetadata, Record, RecordDecoder, Rows};
+use crate::decode::{Cell, Metadata, Record, RecordDecoder, Rows};
 use crate::store::{Store, StoredFile};
 
 /// One read: large enough that a request to a bucket pays off.
@@ -192,6 +192,39 @@ impl TextRecords {
     }
 }
 
+/// What surrounds a record of a file.
+struct Place<'a> {
+    file: &'a str,
+    /// Counted over all files.
+    record: u64,
+}
+
+impl Metadata for Place<'_> {
+    fn cell(&self, name: &str) -> Option<Cell<'_>> {
+        match name {
+            "file" => Some(Cell::Text(self.file.into())),
+            "offset" => Some(i64::try_from(self.record).map_or(Cell::UInt(self.record), Cell::Int)),
+            _ => None,
+        }
+    }
+}
+
+/// Errors: a column that is filled with something files do not have.
+pub fn check_metadata(def: &SourceDef) -> Result<(), OptionError> {
+    let Some(MetadataColumn { name, .. }) =
+        def.metadata.iter().find(|one| def.encode == Encode::Parquet || !["file", "offset"].contains(&one.name.as_str()))
+    else {
+        return Ok(());
+    };
+    Err(OptionError::metadata(
+        name,
+        match def.encode {
+            Encode::Parquet => format!("a row of a Parquet file has no metadata {name}; leave the column out"),
+            _ => format!("a record of a file has no metadata {name}; it has file and offset"),
+        },
+    ))
+}
+
 impl Records for TextRecords {
     fn skip(&mut self, records: u64) -> Result<()> {
         while self.offset < records {
@@ -209,7 +242,8 @@ impl Records for TextRecords {
         while !self.rows.is_full() {
             let Some(range) = self.find_record()? else { break };
             let origin = &self.files[self.file_index].name;
-            let record = Record { key: None, payload: Some(&self.buffer[range]), offset: self.offset, origin, metadata: &NoMetadata };
+            let place = Place { file: origin, record: self.offset };
+            let record = Record { key: None, payload: Some(&self.buffer[range]), offset: self.offset, origin, metadata: &place };
             self.decoder.decode(&record, &mut self.rows).map_err(|wait| Error::unavailable(format!("{origin}: {}", wait.reason)))?;
             self.offset += 1;
         }

@@ -10,7 +10,7 @@ pub use datafusion::sql::sqlparser::{
     ast::{DataType, Expr, Ident, Query},
     tokenizer::Span,
 };
-pub use freshet_core::{DriftMethod, Encode, Format, Metric};
+pub use freshet_core::{DriftMethod, Encode, Format, Metric, SecretFrom};
 
 /// Where something stands in the script. Equal to every other place, so that statements compare by meaning.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,7 @@ impl PartialEq for Statement {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stmt {
     Set(Set),
+    CreateSecret(CreateSecret),
     CreateSource(CreateSource),
     CreateView(CreateView),
     CreateMaterializedView(CreateMaterializedView),
@@ -81,6 +82,16 @@ pub struct Set {
     pub name: Ident,
     pub value: OptionValue,
     pub value_place: Place,
+}
+
+/// `CREATE SECRET name FROM ENV 'VARIABLE' | FROM FILE 'path'`: a value that no script holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSecret {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub from: SecretFrom,
+    /// Of the variable or path.
+    pub place: Place,
 }
 
 /// `CREATE SOURCE`, and `CREATE TABLE … WITH (connector = …)`, which means the same.
@@ -384,6 +395,8 @@ pub enum OptionValue {
     Boolean(bool),
     Word(String),
     Duration(Duration),
+    /// `SECRET name`.
+    Secret(Ident),
 }
 
 impl OptionValue {
@@ -393,6 +406,8 @@ impl OptionValue {
             OptionValue::Text(text) | OptionValue::Number(text) | OptionValue::Word(text) => text.clone(),
             OptionValue::Boolean(value) => value.to_string(),
             OptionValue::Duration(duration) => duration.text(),
+            // Never the value: whoever may know it asks for it by this name.
+            OptionValue::Secret(name) => format!("SECRET {name}"),
         }
     }
 }
@@ -484,6 +499,7 @@ impl Stmt {
     pub fn kind(&self) -> &'static str {
         match self {
             Stmt::Set(_) => "SET",
+            Stmt::CreateSecret(_) => "CREATE SECRET",
             Stmt::CreateSource(_) => "CREATE SOURCE",
             Stmt::CreateView(_) => "CREATE VIEW",
             Stmt::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
@@ -502,7 +518,8 @@ impl Stmt {
     /// The name it declares.
     pub fn declares(&self) -> Option<&Ident> {
         match self {
-            Stmt::CreateSource(CreateSource { name, .. })
+            Stmt::CreateSecret(CreateSecret { name, .. })
+            | Stmt::CreateSource(CreateSource { name, .. })
             | Stmt::CreateView(CreateView { name, .. })
             | Stmt::CreateMaterializedView(CreateMaterializedView { name, .. })
             | Stmt::CreateFeatureView(CreateFeatureView { name, .. })

@@ -19,10 +19,10 @@ use crate::error::nearest;
 use crate::limits;
 use crate::lower::storable;
 use crate::refusal::{Refusal, Result};
+use crate::secrets::Secrets;
 
-pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn Connectors) -> Result<SourceDef> {
-    let fields = fields_of(&source.columns, catalog)?;
-    let schema = Arc::new(Schema::new(fields));
+pub(crate) fn source(source: &CreateSource, catalog: &Catalog, (connectors, secrets): (&dyn Connectors, &Secrets)) -> Result<SourceDef> {
+    let schema = Arc::new(Schema::new(fields_of(&source.columns, catalog)?));
     if schema.fields().is_empty() {
         return Err(Refusal::new("a source needs its columns")
             .help("CREATE SOURCE name (id VARCHAR, ts TIMESTAMP, …) WITH (…)")
@@ -42,14 +42,15 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
         return Err(Refusal::new("a source needs to say how its bytes read").help("FORMAT PLAIN ENCODE JSON (or CSV, PARQUET)").at(source.name.span));
     };
     check_encoding(source, encoding)?;
-    let (connector, mut options) = connector_and_options(&source.name, &source.options, Some(encoding))?;
+    let (connector, mut options) = connector_and_options(&source.name, &source.options, encoding, secrets)?;
     let name = normal_name(&source.name);
     let bad_data = limits::bad_data(&source.options, &name)?;
     let time_limits = limits::time_limits(&source.options)?;
     limits::NAMES.iter().for_each(|name| drop(options.remove(*name)));
+    let times = if encoding.format == Format::Upsert { [event_time, arrival] } else { [None, None] };
     let def = SourceDef {
         name,
-        schema,
+        schema: with_optional(schema, &times),
         event_time,
         watermark_delay_ms: source.watermark.as_ref().and_then(|watermark| watermark.delay.as_ref()).map_or(0, |delay| delay.ms()),
         lateness_ms: source.lateness.as_ref().map(|lateness| lateness.ms()),
@@ -63,8 +64,17 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, connectors: &dyn 
         metadata: source.metadata.iter().map(|one| MetadataColumn { column: one.column, name: one.name.value.clone() }).collect(),
         limits: time_limits,
     };
-    connectors.check_source(&def).map_err(|error| source_refusal(error, source, encoding))?;
+    connectors.check_source(&def).map_err(|error| source_refusal(secrets.hidden_in(error), source, encoding))?;
     Ok(def)
+}
+
+/// A deletion by key has no time of its own: NOT NULL of such a column would ask for one. That others have it, the engine sees to (T13).
+fn with_optional(schema: Arc<Schema>, columns: &[Option<usize>]) -> Arc<Schema> {
+    let fields = schema.fields().iter().enumerate().map(|(index, field)| {
+        let optional = field.is_nullable() || columns.contains(&Some(index));
+        field.as_ref().clone().with_nullable(optional)
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// What FORMAT and ENCODE ask of the columns.
@@ -86,11 +96,11 @@ fn check_encoding(source: &CreateSource, encoding: &Encoding) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, plan: &Plan, connectors: &dyn Connectors) -> Result<SinkDef> {
+pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, plan: &Plan, (connectors, secrets): (&dyn Connectors, &Secrets)) -> Result<SinkDef> {
     let Some(encoding) = &sink.encoding else {
         return Err(Refusal::new("a sink needs to say how its bytes are written").help("FORMAT DEBEZIUM ENCODE JSON").at(sink.name.span));
     };
-    let (connector, options) = connector_and_options(&sink.name, &sink.options, Some(encoding))?;
+    let (connector, options) = connector_and_options(&sink.name, &sink.options, encoding, secrets)?;
     let key = sink_key(sink, from, plan, encoding)?;
     let def = SinkDef {
         name: normal_name(&sink.name),
@@ -103,7 +113,7 @@ pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, plan: &Plan, connectors: &
         encode: encoding.encode,
         key,
     };
-    connectors.check_sink(&def).map_err(|error| option_refusal(error, &sink.name, &sink.options, Some(encoding)))?;
+    connectors.check_sink(&def).map_err(|error| option_refusal(secrets.hidden_in(error), &sink.name, &sink.options, encoding))?;
     if encoding.format == Format::Plain && !plan.node(from.node).append_only {
         return Err(Refusal::new(format!("rows of {} are retracted when they change, which FORMAT PLAIN cannot write", from.name))
             .help("FORMAT DEBEZIUM ENCODE JSON")
@@ -311,10 +321,15 @@ fn column_index(schema: &Schema, ident: &Ident) -> Result<usize> {
     })
 }
 
-fn connector_and_options(name: &Ident, options: &[OptionEntry], encoding: Option<&Encoding>) -> Result<(String, BTreeMap<String, String>)> {
+fn connector_and_options(
+    name: &Ident,
+    options: &[OptionEntry],
+    encoding: &Encoding,
+    secrets: &Secrets,
+) -> Result<(String, BTreeMap<String, String>)> {
     let mut texts = BTreeMap::new();
-    for option in options.iter().chain(encoding.iter().flat_map(|encoding| &encoding.options)) {
-        if texts.insert(option.name.clone(), option.value.text()).is_some() {
+    for option in options.iter().chain(&encoding.options) {
+        if texts.insert(option.name.clone(), secrets.text(&option.value)?).is_some() {
             return Err(Refusal::new(format!("the option {} is set twice", option.name)).at(option.place.0));
         }
     }
@@ -332,7 +347,7 @@ fn source_refusal(error: OptionError, source: &CreateSource, encoding: &Encoding
         return Refusal::new(error.message).at(included.name.place.0);
     }
     let meant = limits::meant(wanted);
-    let refusal = option_refusal(error, &source.name, &source.options, Some(encoding));
+    let refusal = option_refusal(error, &source.name, &source.options, encoding);
     match meant {
         Some(known) => refusal.help(format!("did you mean {known}?")),
         None => refusal,
@@ -340,7 +355,7 @@ fn source_refusal(error: OptionError, source: &CreateSource, encoding: &Encoding
 }
 
 /// At the option the connector complains about, else at the statement's name.
-fn option_refusal(error: OptionError, name: &Ident, options: &[OptionEntry], encoding: Option<&Encoding>) -> Refusal {
-    let entry = error.option.as_deref().and_then(|wanted| find_option(options, wanted).or_else(|| find_option(&encoding?.options, wanted)));
+fn option_refusal(error: OptionError, name: &Ident, options: &[OptionEntry], encoding: &Encoding) -> Refusal {
+    let entry = error.option.as_deref().and_then(|wanted| find_option(options, wanted).or_else(|| find_option(&encoding.options, wanted)));
     Refusal::new(error.message).at(entry.map_or(name.span, |entry| entry.place.0))
 }

@@ -32,6 +32,7 @@ pub mod query;
 mod refusal;
 mod relation;
 mod retraining;
+mod secrets;
 mod served;
 mod system;
 mod tokens;

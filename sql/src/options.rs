@@ -122,9 +122,9 @@ pub fn value(cursor: &mut Cursor, name: &str) -> Result<OptionValue> {
             Ok(OptionValue::Text(text))
         }
         Token::Word(word) if word.quote_style.is_none() => {
-            if word.value.eq_ignore_ascii_case("SECRET") && matches!(cursor.found_nth(1).as_str(), found if found != "," && found != ")") {
-                let error = cursor.error_here("SECRET is not supported yet");
-                return Err(error.help("put the value into a variable: '${NAME}'"));
+            if word.value.eq_ignore_ascii_case("SECRET") && !matches!(cursor.found_nth(1).as_str(), "," | ")") {
+                cursor.next_token();
+                return Ok(OptionValue::Secret(cursor.name("the name of a secret")?));
             }
             cursor.next_token();
             Ok(match word.value.to_ascii_lowercase().as_str() {

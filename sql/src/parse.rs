@@ -10,6 +10,7 @@ mod model;
 mod monitor;
 mod refused;
 mod retraining;
+mod secret;
 mod set;
 mod sink;
 mod source;
@@ -35,7 +36,7 @@ const QUERY: &str = "query";
 const FIRST_WORDS: [&str; 6] = ["SET", "CREATE", "EXPLAIN", "SELECT", "WITH", "VALUES"];
 
 /// What may follow CREATE.
-const CREATED: [&str; 11] = [
+const CREATED: [&str; 12] = [
     "SOURCE",
     "TABLE",
     "VIEW",
@@ -47,6 +48,7 @@ const CREATED: [&str; 11] = [
     "DRIFT MONITOR",
     "RETRAINING JOB",
     "SINK",
+    "SECRET",
 ];
 
 /// All statements of a script in order. `name` is the path shown in errors.
@@ -147,6 +149,7 @@ fn create(cursor: &mut Cursor) -> Result<Stmt> {
     match (cursor.word(0).as_str(), cursor.word(1).as_str()) {
         ("SOURCE", _) => source::parse(cursor),
         ("TABLE", _) => source::parse_table(cursor),
+        ("SECRET", _) => secret::parse(cursor),
         ("VIEW", _) => view::parse(cursor, or_replace),
         ("MATERIALIZED", "VIEW") => view::parse_materialized(cursor),
         ("FEATURE", "VIEW") => feature::parse_view(cursor),

@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
 use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Format, Node, NodeId, Op, Plan, ViewDef, ViewKind};
 
 use crate::ast::{
-    CreateDriftMonitor, CreateFeatureView, CreateModel, CreateRetrainingJob, CreateSink, CreateSource, CreateTrainingSet, Set, Statement, Stmt,
-    normal_name,
+    CreateDriftMonitor, CreateFeatureView, CreateModel, CreateRetrainingJob, CreateSecret, CreateSink, CreateSource, CreateTrainingSet, Set,
+    Statement, Stmt, normal_name,
 };
 use crate::bind::{placed, plan_maintained, plan_query};
 use crate::check::check_maintained;
@@ -17,6 +17,7 @@ use crate::error::nearest;
 use crate::lower::{FeatureQuery, Lowering};
 use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
+use crate::secrets::Secrets;
 use crate::served::AskedAt;
 use crate::training::{TrainingSet, TrainingSets};
 use crate::windows::{TIME_COLUMN, expand};
@@ -39,6 +40,7 @@ pub(crate) struct Pipeline<'a> {
     settings: Settings,
     training: BTreeMap<String, TrainingSet>,
     warnings: Vec<Refusal>,
+    secrets: Secrets,
 }
 
 impl<'a> Pipeline<'a> {
@@ -52,6 +54,7 @@ impl<'a> Pipeline<'a> {
             settings: Settings::default(),
             training: BTreeMap::new(),
             warnings: Vec::new(),
+            secrets: Secrets::default(),
         }
     }
 
@@ -68,6 +71,7 @@ impl<'a> Pipeline<'a> {
         Pipeline::check_name(statement)?;
         match &statement.body {
             Stmt::Set(set) => self.set(set),
+            Stmt::CreateSecret(secret) => self.create_secret(secret),
             Stmt::CreateSource(source) => self.create_source(source),
             Stmt::CreateView(view) => self.create_view(&view.name, view.or_replace, &view.query),
             Stmt::CreateMaterializedView(view) => {
@@ -165,11 +169,18 @@ impl<'a> Pipeline<'a> {
         exists(name, if_not_exists, "source or view").map(|()| false)
     }
 
+    fn create_secret(&mut self, secret: &CreateSecret) -> Result<()> {
+        if self.secrets.knows(&normal_name(&secret.name)) {
+            return exists(&secret.name, secret.if_not_exists, "secret");
+        }
+        self.secrets.create(secret, self.connectors)
+    }
+
     fn create_source(&mut self, source: &CreateSource) -> Result<()> {
         if !self.is_new(&source.name, source.if_not_exists)? {
             return Ok(());
         }
-        let def = define::source(source, &self.catalog, self.connectors)?;
+        let def = define::source(source, &self.catalog, (self.connectors, &self.secrets))?;
         let append_only = def.format == Format::Plain;
         let op = Op::Source { source: self.plan.sources.len() };
         let mut node = self.plan.push(Node { op, inputs: Vec::new(), schema: def.schema.clone(), append_only });
@@ -271,7 +282,7 @@ impl<'a> Pipeline<'a> {
         let Some(view) = self.plan.view(&from).cloned() else {
             return Err(self.not_a_view(&sink.from));
         };
-        let def = define::sink(sink, &view, &self.plan, self.connectors)?;
+        let def = define::sink(sink, &view, &self.plan, (self.connectors, &self.secrets))?;
         let mut plan = std::mem::take(&mut self.plan);
         self.lowering(&mut plan).read_as_stream(view.node);
         self.plan = plan;

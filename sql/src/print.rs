@@ -47,6 +47,13 @@ impl Display for Stmt {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Stmt::Set(set) => write!(f, "SET {} = {}", set.name, set.value),
+            Stmt::CreateSecret(secret) => {
+                let (kind, place) = match &secret.from {
+                    SecretFrom::Env(name) => ("ENV", name),
+                    SecretFrom::File(path) => ("FILE", path),
+                };
+                write!(f, "CREATE SECRET {}{} FROM {kind} {}", if_not_exists(secret.if_not_exists), secret.name, quoted(place))
+            }
             Stmt::CreateSource(source) => source.fmt(f),
             Stmt::CreateView(view) => {
                 write!(f, "CREATE {}VIEW {} AS\n{}", if view.or_replace { "OR REPLACE " } else { "" }, view.name, query_text(&view.query))
@@ -289,6 +296,7 @@ impl Display for OptionValue {
             OptionValue::Boolean(value) => f.write_str(if *value { "true" } else { "false" }),
             OptionValue::Word(word) => f.write_str(word),
             OptionValue::Duration(duration) => duration.fmt(f),
+            OptionValue::Secret(name) => write!(f, "SECRET {name}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use freshet_core::{Connectors, Encode, Error, Format, OptionError, Result, Sink, SinkDef, Source, SourceDef};
+use freshet_core::{Connectors, Encode, Error, Format, OptionError, Result, SecretFrom, Sink, SinkDef, Source, SourceDef};
 use freshet_sql::{Program, Script, SqlError, compile};
 
 /// Two streams, a stream of changes, two feature views and a service over them.
@@ -19,7 +19,10 @@ CREATE FEATURE VIEW shop_last ENTITY (shop) TIMESTAMP ts TTL INTERVAL '6 hours' 
 CREATE FEATURE SERVICE order_features REQUEST (distance DOUBLE) AS (customer_load, shop_last, distance);
 ";
 
-/// Takes every option but `nonsense`, opens nothing.
+/// What the variable PASSWORD holds.
+pub const PASSWORD: &str = "hunter2";
+
+/// Takes every option but `nonsense`, `pin` and `idle…`, opens nothing.
 #[derive(Debug)]
 pub struct AnyConnector;
 
@@ -41,6 +44,9 @@ impl Connectors for AnyConnector {
         if let Some(option) = source.options.keys().find(|name| name.starts_with("idle")) {
             return Err(OptionError { option: Some(option.clone()), message: format!("the connector memory has no option {option}") });
         }
+        if let Some(pin) = source.options.get("pin") {
+            return Err(OptionError { option: Some("pin".into()), message: format!("the pin cannot be '{pin}'") });
+        }
         check(&source.connector, &source.options)
     }
 
@@ -48,6 +54,14 @@ impl Connectors for AnyConnector {
         match (sink.format, sink.encode) {
             (Format::Plain, Encode::Parquet) => Err(OptionError { option: None, message: "memory keeps no files".into() }),
             _ => check(&sink.connector, &sink.options),
+        }
+    }
+
+    fn secret(&self, from: &SecretFrom) -> Result<String> {
+        match from {
+            SecretFrom::Env(name) if name == "PASSWORD" => Ok(PASSWORD.into()),
+            SecretFrom::Env(name) => Err(Error::invalid(format!("the environment variable {name} is not set"))),
+            SecretFrom::File(path) => Err(Error::invalid(format!("the file {path} cannot be read"))),
         }
     }
 

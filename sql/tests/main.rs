@@ -8,6 +8,7 @@ mod lookups;
 mod loops;
 mod parse;
 mod predict;
+mod streams;
 mod three_way;
 mod training;
 mod traps;

@@ -46,7 +46,7 @@ fn include(cursor: &mut Cursor) -> Result<(Column, Text)> {
 /// `key`, `header 'trace'`, `level 2`, `'level.2'`.
 fn included_name(cursor: &mut Cursor) -> Result<String> {
     let name = match cursor.token().clone() {
-        Token::Word(word) => word.value,
+        Token::Word(word) if !matches!(cursor.word(0).as_str(), "AS" | "INCLUDE" | "WITH") => word.value,
         Token::SingleQuotedString(text) => text,
         _ => return Err(cursor.error_expected("what to include").help(EXAMPLE)),
     };
@@ -81,13 +81,14 @@ pub fn suffix(cursor: &mut Cursor, column: &Ident) -> Result<Option<Text>> {
     Ok(Some(Text { value: known_spelling(cursor, &written.value, written.place)?, place: written.place }))
 }
 
-/// Lower case but for a header's own name, and one word for what peers call differently. Errors: a header or level without its name.
+/// Lower case but for the own name of a header or user property, and one word for what peers call differently. Errors: a header or level without
+/// its name.
 fn known_spelling(cursor: &Cursor, name: &str, place: Place) -> Result<String> {
     let (first, rest) = name.split_once('.').map_or((name, None), |(first, rest)| (first, Some(rest)));
     let wrong = |what: &str, example: &str| Err(cursor.error_at(place, format!("{name} names no {what}")).help(format!("for example {example}")));
     match (first.to_lowercase().as_str(), rest) {
         ("header", None | Some("")) => wrong("header", "'header.trace'"),
-        ("header", Some(header)) => Ok(format!("header.{header}")),
+        (first @ ("header" | "user"), Some(own)) => Ok(format!("{first}.{own}")),
         ("level", level) => match level.and_then(|level| level.parse::<u32>().ok()).filter(|level| *level > 0) {
             Some(level) => Ok(format!("level.{level}")),
             None => wrong("level of a topic", "'level.1', its first one"),
@@ -99,7 +100,7 @@ fn known_spelling(cursor: &Cursor, name: &str, place: Place) -> Result<String> {
 
 fn default_type(name: &str) -> Option<DataType> {
     match name.split('.').next().unwrap_or(name) {
-        "key" | "topic" | "header" | "headers" | "level" | "file" => Some(DataType::Varchar(None)),
+        "key" | "topic" | "header" | "headers" | "level" | "user" | "content_type" | "response_topic" | "file" => Some(DataType::Varchar(None)),
         "timestamp" | "received" => Some(DataType::Timestamp(Some(3), TimezoneInfo::None)),
         "offset" => Some(DataType::BigInt(None)),
         "partition" | "qos" => Some(DataType::Int(None)),

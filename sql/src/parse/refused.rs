@@ -4,8 +4,7 @@ use super::cursor::Cursor;
 use crate::error::SqlError;
 
 /// What may follow CREATE one day, and what to do until then.
-const CREATED_LATER: [(&[&str], &str); 9] = [
-    (&["SECRET"], "put the value into a variable, given with --var: '${NAME}'"),
+const CREATED_LATER: [(&[&str], &str); 8] = [
     (&["CONNECTION"], "write its options into each source and sink: WITH (connector = …)"),
     (&["INDEX"], "leave it out: a feature view is found by its ENTITY; make one if the view is to be asked by key"),
     (&["FUNCTION"], "write the expression into a view and select from that"),

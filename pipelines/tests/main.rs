@@ -4,6 +4,7 @@ mod epochs;
 mod export;
 mod faults;
 mod leak;
+mod machine_health;
 mod node;
 mod online;
 mod policies;

@@ -203,6 +203,13 @@ impl Node {
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// The features of one entity, given as NAME=VALUE,…; one object.
+    pub fn lookup(&self, service: &str, keys: &str) -> Vec<Value> {
+        let output = freshet().args(["features", "get", service, "--keys", keys, "--address", &self.flight, "--format", "json"]).output().unwrap();
+        assert!(output.status.success(), "{service} of {keys}: {}", all(&output));
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }

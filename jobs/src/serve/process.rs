@@ -25,7 +25,7 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Logs that are kept, one a generation.
 const LOGS_KEPT: usize = 10;
 /// How much of the end of a log is looked at, and how many of its lines are the last words.
-const WORDS_BYTES_MAX: u64 = 4096;
+const WORDS_BYTES_MAX: u64 = 64 << 10;
 const WORDS_LINES_MAX: usize = 4;
 /// What the dead has still to say in the pipe.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -216,7 +216,9 @@ fn last_words(log: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let said = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: run with"));
     let lines: Vec<&str> = said.collect();
-    lines[lines.len().saturating_sub(WORDS_LINES_MAX)..].join(" ")
+    // A panic tells most in its first two lines; what follows is the way there.
+    let panic = lines.iter().rposition(|line| line.contains(" panicked at ")).map(|at| &lines[at..(at + 2).min(lines.len())]);
+    panic.unwrap_or(&lines[lines.len().saturating_sub(WORDS_LINES_MAX)..]).join(" ")
 }
 
 #[cfg(test)]
@@ -224,16 +226,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_words_are_the_last_lines_without_advice() {
+    fn last_words_are_a_panic_or_the_last_lines() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("1.log");
-        std::fs::write(
-            &log,
-            format!("{}\nthread 'w' panicked at x.rs:1:2:\nboom\nnote: run with `RUST_BACKTRACE=1`\n\nthe end\n", "noise ".repeat(2000)),
-        )
-        .unwrap();
+        std::fs::write(&log, format!("{}\nthread 'w' panicked at x.rs:1:2:\nboom\nstack backtrace:\n  0: f\n\nthe end\n", "noise ".repeat(20_000)))
+            .unwrap();
         let words = last_words(&log);
-        assert!(words.ends_with("thread 'w' panicked at x.rs:1:2: boom the end"), "{words}");
+        assert_eq!(words, "thread 'w' panicked at x.rs:1:2: boom");
+        std::fs::write(&log, "a\nb\n\nerror: c\nd\nmemory allocation of 5 bytes failed\n").unwrap();
+        assert_eq!(last_words(&log), "b error: c d memory allocation of 5 bytes failed");
         assert_eq!(last_words(&folder.path().join("none")), "");
     }
 

@@ -78,8 +78,9 @@ impl EngineReader {
     fn request_time(&self, frontier: Epoch) -> Epoch {
         match self.plan.clock {
             ClockKind::Event => frontier,
-            // The clock that tickets follow, which does not jump when the machine's does (T0c).
-            ClockKind::Wall => Epoch(machine_now().0.saturating_add_signed(self.metrics.clock_offset_ms.load(Relaxed))),
+            // The clock that tickets follow: it does not jump when the machine's does (T0c), and never stands before a ticket that was issued,
+            // so who has waited for a position sees it at once, also in the millisecond of its ticket.
+            ClockKind::Wall => Epoch(machine_now().0.saturating_add_signed(self.metrics.clock_offset_ms.load(Relaxed))).max(frontier),
         }
     }
 

@@ -36,10 +36,12 @@ pub fn shared() -> &'static Kafka {
     SHARED.get_or_init(|| Kafka::start(&["--sasl", &format!("{USER}:{PASSWORD}")]))
 }
 
-/// Three brokers for one test at a time.
+/// Three brokers for one test at a time. All run, also if the test before has failed while one did not.
 pub fn cluster() -> MutexGuard<'static, Kafka> {
     static CLUSTER: OnceLock<Mutex<Kafka>> = OnceLock::new();
-    CLUSTER.get_or_init(|| Mutex::new(Kafka::start(&["--brokers", "3"]))).lock().unwrap_or_else(PoisonError::into_inner)
+    let cluster = CLUSTER.get_or_init(|| Mutex::new(Kafka::start(&["--brokers", "3"]))).lock().unwrap_or_else(PoisonError::into_inner);
+    (1..=3).for_each(|broker| cluster.command(&format!("start {broker}")));
+    cluster
 }
 
 impl Kafka {

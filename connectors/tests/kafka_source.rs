@@ -38,6 +38,8 @@ pub struct Got {
     pub diffs: Vec<i64>,
     pub dead_letters: Vec<DeadLetter>,
     pub next: BTreeMap<u32, u64>,
+    /// Rows of the first batch of each partition, and where it ends.
+    pub begun: BTreeMap<u32, (usize, u64)>,
     pub ended: Vec<u32>,
     pub all_ended: bool,
 }
@@ -51,6 +53,7 @@ impl Got {
             match source.poll(1_000).unwrap_or_else(|error| panic!("{error}")) {
                 Poll::Batch(batch) => {
                     assert_eq!(batch.rows.num_rows(), batch.offsets.len());
+                    self.begun.entry(batch.partition).or_insert((batch.rows.num_rows(), batch.next_offset));
                     let last = self.next.insert(batch.partition, batch.next_offset).unwrap_or(0);
                     assert!(batch.offsets.first().is_none_or(|first| *first >= last), "nothing comes twice");
                     assert!(batch.offsets.iter().all(|offset| *offset < batch.next_offset));
@@ -156,6 +159,8 @@ fn bounded_mode_ends_each_partition_where_it_ended_at_the_start() {
     }
     let mut source = open(&source(&kafka.servers, &topic, &bounded(&[])));
     assert!(source.is_bounded());
+    let mut got = Got::default();
+    got.poll_until(source.as_mut(), |got, _| got.begun.len() == 4);
     let deadline = Instant::now() + DEADLINE;
     let partitions = loop {
         assert!(Instant::now() < deadline);
@@ -166,7 +171,6 @@ fn bounded_mode_ends_each_partition_where_it_ended_at_the_start() {
     };
     assert_eq!(partitions, [0, 1, 2, 3]);
     kafka.send_ids(&topic, 1, 2_500..3_000);
-    let mut got = Got::default();
     got.poll_until(source.as_mut(), |got, _| got.all_ended);
     got.ended.sort_unstable();
     assert_eq!(got.ended, [0, 1, 2, 3]);
@@ -221,7 +225,7 @@ fn partition_that_is_added_while_running_is_read_from_its_first_record() {
     let options = [("scan.startup.mode", "latest"), ("partition.discovery.interval", "100ms")];
     let mut source = open(&source(&kafka.servers, &topic, &options));
     let mut got = Got::default();
-    got.poll_until(source.as_mut(), |got, _| got.next.contains_key(&0));
+    got.poll_until(source.as_mut(), |got, _| got.begun.contains_key(&0));
     kafka.add_partitions(&topic, 3);
     kafka.send_ids(&topic, 2, 100..110);
     got.poll_until(source.as_mut(), |got, _| got.len() == 10);
@@ -253,7 +257,9 @@ fn records_that_retention_has_deleted_are_an_error_that_names_them() {
     assert_eq!(error.kind, Kind::Data);
     let start = format!("source events: partition 0 of topic {topic} goes on at offset 2, but its earliest is 6: retention has deleted 4 records");
     assert!(error.message.starts_with(&start) && error.message.contains("--skip-offsets"), "{error}");
-    assert_eq!(read(&source(&kafka.servers, &topic, &bounded(&[]))).ids(0), ids(6..10), "earliest is what there is");
+    let whole = read(&source(&kafka.servers, &topic, &bounded(&[])));
+    assert_eq!(whole.ids(0), ids(6..10), "earliest is what there is");
+    assert_eq!(whole.begun[&0], (0, 6), "and a checkpoint before the first row knows it");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 Prints one line of JSON once every broker answers:
   {"bootstrap": "127.0.0.1:21001", "brokers": [{"id": 1, "port": 21001, "pid": 4711}], "secure": {"bootstrap": …, "ca": …}}
 Then obeys lines on its standard input, each answered by one line, `ok` or `error …`:
-  kill ID     kill -9 the broker        stop ID     end it in order        start ID    start it again on the same folder and port
+  kill ID     kill -9 the broker        stop ID     end it in order        start ID    start it again on the same folder and port, if it does not run
   topic NAME PARTITIONS    create a topic that every broker keeps
 Ends, and with it the brokers, when its standard input is closed or it gets SIGTERM or SIGINT. Its brokers die even if it is killed.
 The jars are those of `./dev setup`. Needs Java 17 or newer, and openssl for --sasl.
@@ -184,6 +184,8 @@ class Broker:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=open(self.log, "ab"), stderr=subprocess.STDOUT, preexec_fn=die_with_parent)
 
     def start(self):
+        if self.process is not None and self.process.poll() is None:
+            return
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.java("kafka.Kafka", self.folder + ".properties"),

@@ -193,13 +193,12 @@ impl Reader {
         seeks: &mut Option<BTreeMap<u32, u64>>,
     ) -> Result<Option<Vec<Bounds>>, Unready> {
         let asker = Asker { source: &self.name, options: &self.options, consumer };
+        // The ends of a bounded source are those of its start; others are asked for when reading begins.
         if marks.is_none() {
             let partitions = asker.partitions()?;
-            // The ends of a bounded source are those of its start; the others are asked for when reading begins.
             if self.options.end == End::Latest {
                 *marks = Some(all_marks(&asker, &partitions)?);
             }
-            self.handover.set_partitions(partitions);
         }
         if seeks.is_none() {
             *seeks = self.handover.begun(IDLE_WAIT);
@@ -213,10 +212,7 @@ impl Reader {
         let from_checkpoint = !seeks.is_empty();
         let problem = bounds.iter().find_map(|bound| Some((bound, asker.check_begin(bound, found[&bound.partition].0, from_checkpoint).err()?)));
         match problem {
-            None => {
-                self.handover.set_partitions(found.keys().copied().collect());
-                Ok(Some(bounds))
-            }
+            None => Ok(Some(bounds)),
             // A broker that has just become the leader may not know the end yet.
             Some((bound, Unready::Failed(error))) if from_checkpoint && bound.begin > bound.high => {
                 *marks = None;
@@ -228,14 +224,7 @@ impl Reader {
     }
 
     fn begin(&mut self, consumer: &Consumer, bounds: &[Bounds]) -> Result<()> {
-        for bound in bounds {
-            self.add_log(bound);
-            // A checkpoint must know where a partition began even if it never has a row.
-            if !bound.earliest {
-                let empty = self.log(bound.partition).rows.finish(bound.partition, bound.begin)?;
-                self.hand_over(consumer, Item::Batch(empty), 0);
-            }
-        }
+        self.add_logs(consumer, bounds)?;
         let (ended, open): (Vec<&Bounds>, Vec<&Bounds>) = bounds.iter().partition(|bound| bound.end.is_some_and(|end| bound.begin >= end));
         self.assign(consumer, open.into_iter())?;
         for bound in ended {
@@ -247,20 +236,27 @@ impl Reader {
         Ok(())
     }
 
-    fn add_log(&mut self, bound: &Bounds) {
-        let Bounds { partition, begin, earliest, end, high } = *bound;
-        let log = Log {
-            rows: Rows::new(self.def.schema.clone()),
-            origin: format!("{}/{partition}", self.options.connection.topic),
-            next: begin,
-            approximate: earliest,
-            end,
-            ended: false,
-            at_end: false,
-        };
-        self.logs.insert(partition, log);
-        self.watch.set_end(partition, high);
-        self.handover.set_progress(partition, Progress { handed: begin, polled: begin, at_end: begin >= high, bound: end });
+    /// New partitions begin with an empty batch: a checkpoint must know where each began, even if it never has a row.
+    fn add_logs(&mut self, consumer: &Consumer, bounds: &[Bounds]) -> Result<()> {
+        for bound in bounds {
+            let Bounds { partition, begin, earliest, end, high } = *bound;
+            let mut log = Log {
+                rows: Rows::new(self.def.schema.clone()),
+                origin: format!("{}/{partition}", self.options.connection.topic),
+                next: begin,
+                approximate: earliest,
+                end,
+                ended: false,
+                at_end: false,
+            };
+            let empty = log.rows.finish(partition, begin)?;
+            self.logs.insert(partition, log);
+            self.watch.set_end(partition, high);
+            self.handover.set_progress(partition, Progress { handed: begin, polled: begin, at_end: begin >= high, bound: end });
+            self.hand_over(consumer, Item::Batch(empty), 0);
+        }
+        self.handover.set_partitions(self.logs.keys().copied().collect());
+        Ok(())
     }
 
     fn assign<'b>(&self, consumer: &Consumer, bounds: impl Iterator<Item = &'b Bounds>) -> Result<()> {
@@ -535,14 +531,11 @@ impl Reader {
             let Ok((low, high)) = asker.watermarks(*partition) else { continue };
             added.push(Bounds { partition: *partition, begin: low, earliest: true, end: None, high });
         }
-        for bound in &added {
-            self.add_log(bound);
+        if added.is_empty() {
+            return Ok(());
         }
-        self.assign(consumer, added.iter())?;
-        if !added.is_empty() {
-            self.handover.set_partitions(self.logs.keys().copied().collect());
-        }
-        Ok(())
+        self.add_logs(consumer, &added)?;
+        self.assign(consumer, added.iter())
     }
 
     fn asker<'a>(&'a self, consumer: &'a Consumer) -> Asker<'a> {

@@ -100,6 +100,7 @@ impl Source for KafkaSource {
         self.bounded
     }
 
+    /// Known once the first poll has begun and brokers have answered.
     fn partitions(&mut self) -> Result<Option<Vec<u32>>> {
         Ok(self.handover.partitions())
     }

@@ -13,9 +13,9 @@ use freshet_core::{
 };
 
 use crate::bridge::{
-    Around, Buried, DeadLetterBox, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Replayer, Routes, Running, Scorers, SinkPlace,
-    SinkThread, SourceInput, Tickets, ViewLog, dead_letter_schema, in_background, sources_of_views, start_workers,
-    with_columns_of_today,
+    Around, Buried, DeadLetterBox, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Replayer,
+    Routes, Running, Scorers, SinkPlace, SinkThread, SourceInput, Tickets, ViewLog, dead_letter_schema, in_background, sources_of_views,
+    start_workers, with_columns_of_today,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::{EngineConfig, StepCut};
@@ -71,13 +71,7 @@ impl Engine {
             restore_logs(&logs, restore)?;
         }
         let positions = Arc::new(Positions::default());
-        let around = Around {
-            clock: plan.clock,
-            metrics: metrics.clone(),
-            positions: positions.clone(),
-            from: None,
-            until: config.until,
-        };
+        let around = Around { clock: plan.clock, metrics: metrics.clone(), positions: positions.clone(), from: None, until: config.until };
         let (sources, buried) = open_sources(&plan, &config, connectors, &logs, around, restore.as_ref())?;
         let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, checkpointer.is_none(), restore.as_ref())?);
         let routes = Arc::new(Routes::new(plan.models.len()));

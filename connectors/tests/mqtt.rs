@@ -377,7 +377,7 @@ fn a_poller_that_pauses_holds_the_broker_back_and_keeps_the_connection() {
             let report = source.report();
             assert_eq!(report.trouble, None);
             assert!(report.lag_rows.unwrap() <= full + 1, "{report:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         assert_eq!(read(source.as_mut(), 30).rows.len(), 30);
     }

@@ -27,7 +27,7 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "{what} within {WAIT:?}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 
@@ -137,8 +137,8 @@ impl Peer {
         std::thread::spawn(move || {
             for event in connection.iter() {
                 match event {
-                    Ok(Event::Incoming(Packet::Publish(message))) => drop(message_tx.send(message)),
-                    Ok(Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_) | Packet::SubAck(_))) => drop(settled_tx.send(())),
+                    Ok(Event::Incoming(Packet::Publish(message))) => _ = message_tx.send(message),
+                    Ok(Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_) | Packet::SubAck(_))) => _ = settled_tx.send(()),
                     Ok(_) => {}
                     Err(_) => return,
                 }

@@ -206,7 +206,7 @@ fn mistakes_in_a_declaration_name_the_way_out() {
         change(&mut def);
         BuiltIn.check_sink(&def).unwrap_err().message
     };
-    let option = |def: &mut SinkDef, name: &str, value: &str| drop(def.options.insert(name.into(), value.into()));
+    let option = |def: &mut SinkDef, name: &str, value: &str| _ = def.options.insert(name.into(), value.into());
     assert!(refuse(&|def| def.format = Format::Plain).contains("use FORMAT UPSERT ENCODE JSON with primary_key"));
     assert!(refuse(&|def| option(def, "url", "http://h")).starts_with("url is 'redis://host:6379/0'"));
     assert!(refuse(&|def| option(def, "key", "{name}:{id}")).contains("key has name"));

@@ -87,9 +87,9 @@ impl Floor {
                 match event {
                     Ok(Event::Incoming(Packet::Publish(message))) => {
                         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                        drop(alarm_tx.send((text(&message.topic), text(&message.payload))));
+                        _ = alarm_tx.send((text(&message.topic), text(&message.payload)));
                     }
-                    Ok(Event::Incoming(Packet::PubAck(_) | Packet::SubAck(_))) => drop(settled_tx.send(())),
+                    Ok(Event::Incoming(Packet::PubAck(_) | Packet::SubAck(_))) => _ = settled_tx.send(()),
                     Ok(_) => {}
                     Err(_) => return,
                 }
@@ -102,6 +102,7 @@ impl Floor {
     }
 
     /// A reading of now.
+    #[allow(clippy::disallowed_methods, reason = "a sensor's clock is the machine's")]
     fn reading(&self, machine: &str, quantity: &str, field: &str, value: f64) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         self.send(machine, quantity, &format!("{{\"at\": {at}, \"{field}\": {value:?}}}"));

@@ -140,7 +140,7 @@ impl Reader {
         beginning.advance(header);
         let topic_bytes = usize::from(beginning.get_u16());
         let topic = String::from_utf8(beginning.split_to(topic_bytes).to_vec()).map_err(|_| "a topic that is not UTF-8".to_string())?;
-        let qos = flags >> 1 & 3;
+        let qos = (flags >> 1) & 3;
         let id = if qos > 0 { beginning.get_u16() } else { 0 };
         if self.version == Version::V5 {
             let (width, properties) = variable(&beginning)?.unwrap_or((0, 0));

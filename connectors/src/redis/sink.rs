@@ -70,7 +70,7 @@ impl RedisSink {
                     Err(trouble) if Instant::now() + pause > deadline => {
                         return Err(Error::unavailable(format!("sink {}: {}: {trouble}", self.name, self.settings.address())));
                     }
-                    Err(_) => std::thread::sleep(pause),
+                    Err(_) => std::thread::park_timeout(pause),
                 }
                 pause = (pause * 2).min(PAUSE_MAX);
             };

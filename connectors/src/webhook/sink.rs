@@ -107,7 +107,10 @@ impl WebhookSink {
     /// Waits until it may be tried, at most to the deadline.
     fn post(&mut self, body: &Body, deadline: Instant) -> Result<Outcome> {
         if let Some(not_before) = self.not_before {
-            std::thread::sleep(not_before.min(deadline).saturating_duration_since(Instant::now()));
+            let until = not_before.min(deadline);
+            while Instant::now() < until {
+                std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            }
             if Instant::now() < not_before {
                 let left = not_before.saturating_duration_since(Instant::now());
                 return Ok(Outcome::Later(format!("it asked to be left alone for another {} s", left.as_secs() + 1), Some(left)));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use freshet_connectors::BuiltIn;
+use freshet_connectors::{BuiltIn, PipelineConnectors, Pushes};
 use freshet_core::{Connectors, Control, Error, Reader};
 use freshet_engine::{Engine, EngineConfig};
 use freshet_serving::{Listeners, Queries, Server};
@@ -30,6 +30,9 @@ use crate::watch::Watched;
 
 /// DESIGN: exit within 10 s of a signal; the servers need a part of it.
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(9);
+
+/// How long rows that clients have pushed may take to be read at the end; a step takes milliseconds.
+const PUSHED_READ_MAX: Duration = Duration::from_secs(2);
 
 /// How long the waiting thread goes without looking whether it should stop.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
@@ -74,8 +77,10 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     let strict = fails_on_bad_data(&program.plan);
     let selects = if link.is_none() { selects(&program) } else { Vec::new() };
     let started = Instant::now();
+    let connectors = PipelineConnectors::new(Some(&options.config.data_dir));
+    let pushes = connectors.pushes();
     let engine = tokio::select! {
-        started = start_engine(program, options, folder, format!("grpc://{flight}")) => started?,
+        started = start_engine(program, options, connectors, folder, format!("grpc://{flight}")) => started?,
         // Nothing has been promised yet; what the last life left stands.
         code = signals.next() => {
             eprintln!("stopped during the start");
@@ -85,7 +90,7 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     let reader = engine.reader();
     let queries = Arc::new(PipelineQueries::new(reader.clone()));
     let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
-    let server = Server::start(listeners, name, reader.clone(), queries.clone());
+    let server = Server::start_with(listeners, name, reader.clone(), queries.clone(), Some(pushes.clone()), Some(engine.replayer()));
     match link {
         None => announce(&format!("Flight  grpc://{flight}\nHTTP    http://{http}")),
         Some(link) => link.ready(flight, http, reader.clone()),
@@ -95,13 +100,17 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     }
     let watch = Watch::start(engine);
     let mut progress = Progress::new(options.progress, watched);
-    let (engine, end) =
-        supervise(watch, &mut signals, progress.as_mut(), &reader, &server, options, || finished(&selects, queries.as_ref(), &reader, started))
-            .await?;
+    let (engine, end) = supervise(watch, &mut signals, progress.as_mut(), &reader, &server, (options, &pushes), || {
+        finished(&selects, queries.as_ref(), &reader, started)
+    })
+    .await?;
     if let Some(progress) = &progress {
         progress.end();
     }
     server.shutdown().await;
+    if matches!(end, End::Signal(_)) {
+        read_pushed(&pushes).await;
+    }
     let stopped = stop_engine(engine, &mut signals).await;
     match end {
         End::Failed(error) => Err(Failure::run(error, strict)),
@@ -118,17 +127,32 @@ async fn bind(config: &Config, link: Option<&Link>) -> freshet_core::Result<List
     }
 }
 
-async fn start_engine(program: Program, options: &RunOptions, folder: PathBuf, flight: String) -> Result<Engine, Failure> {
+/// What clients were told was taken must be in the last checkpoint.
+async fn read_pushed(pushes: &Arc<Pushes>) {
+    let pushes = pushes.clone();
+    let drained = tokio::task::spawn_blocking(move || pushes.drain(PUSHED_READ_MAX)).await;
+    if !drained.unwrap_or(false) {
+        eprintln!("warning: rows that clients pushed were not read within {} s; they must be sent again", PUSHED_READ_MAX.as_secs());
+    }
+}
+
+async fn start_engine(
+    program: Program,
+    options: &RunOptions,
+    connectors: PipelineConnectors,
+    folder: PathBuf,
+    flight: String,
+) -> Result<Engine, Failure> {
     let (program, config, link) = (Arc::new(program), options.config.clone(), options.link.clone());
     let workers = config.workers.or(program.settings.workers).unwrap_or(1);
     let mut settings =
         EngineConfig { workers, data_dir: Some(config.data_dir.clone()), events_per_second: config.events_per_second, ..EngineConfig::default() };
     let starting = tokio::task::spawn_blocking(move || {
         let connectors: Arc<dyn Connectors> = match &link {
-            None => Arc::new(BuiltIn),
+            None => Arc::new(connectors),
             Some(link) => {
                 link.wait_for_predecessor();
-                Arc::new(link.prepare(&program.plan, &mut settings).map_err(|error| Error::unavailable(format!("{error:#}")))?)
+                Arc::new(link.prepare(&program.plan, &mut settings, Arc::new(connectors)).map_err(|error| Error::unavailable(format!("{error:#}")))?)
             }
         };
         let place = Place { data_dir: config.data_dir.clone(), folder, flight, workers };
@@ -163,7 +187,7 @@ async fn supervise(
     mut progress: Option<&mut Progress>,
     reader: &Arc<dyn Reader>,
     server: &Server,
-    options: &RunOptions,
+    (options, pushes): (&RunOptions, &Arc<Pushes>),
     on_finished: impl Fn() -> Result<(), Failure>,
 ) -> Result<(Engine, End), Failure> {
     let every = progress.as_ref().map_or(Duration::from_secs(3600), |progress| progress.every());
@@ -175,7 +199,10 @@ async fn supervise(
                 return match (asked, outcome) {
                     (Asked::End(code), _) => Ok((engine, End::Signal(code))),
                     (Asked::Pause, Err(error)) => Ok((engine, End::Failed(error))),
-                    (Asked::Pause, Ok(())) => pause(engine, signals, options).await,
+                    (Asked::Pause, Ok(())) => {
+                        read_pushed(pushes).await;
+                        pause(engine, signals, options).await
+                    }
                 };
             }
             ended = &mut watch.thread => {

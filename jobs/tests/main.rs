@@ -3,7 +3,9 @@
 
 mod clients;
 mod commands;
+mod dead_letters;
 mod http;
+mod push;
 mod retraining;
 mod running;
 mod serve;

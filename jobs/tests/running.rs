@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ pub struct Running {
     child: Child,
     pub flight: String,
     pub http: String,
-    _data: tempfile::TempDir,
+    _data: Option<tempfile::TempDir>,
 }
 
 /// The binary under test.
@@ -35,6 +35,20 @@ impl Running {
         command.arg("run").arg(tests_folder().join("pipeline")).args(["--keep", "--flight", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         command.arg("--var").arg(format!("data={}", tests_folder().join("pipeline/input").display()));
         command.arg("--data-dir").arg(data.path().join("state")).args(extra);
+        let mut running = Running::spawn(command);
+        running._data = Some(data);
+        running.wait_until("the replay has finished", || running.get("/v1/status").1.contains("\"finished\":true"));
+        running
+    }
+
+    /// A pipeline that goes on until it is stopped, with this data directory.
+    pub fn endless(pipeline: &Path, data_dir: &Path) -> Running {
+        let mut command = freshet();
+        command.arg("run").arg(pipeline).args(["--flight", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        Running::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |name: &str| {
@@ -42,9 +56,7 @@ impl Running {
             line.strip_prefix(name).unwrap_or_else(|| panic!("{line} does not begin with {name}")).trim().to_string()
         };
         let (flight, http) = (address("Flight"), address("HTTP"));
-        let running = Running { child, flight, http: http.trim_start_matches("http://").to_string(), _data: data };
-        running.wait_until("the replay has finished", || running.get("/v1/status").1.contains("\"finished\":true"));
-        running
+        Running { child, flight, http: http.trim_start_matches("http://").to_string(), _data: None }
     }
 
     /// Status code and body.
@@ -53,8 +65,13 @@ impl Running {
     }
 
     pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        self.post_with(path, &[], body)
+    }
+
+    pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         let length = body.len();
-        self.send(&format!("POST {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"))
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.send(&format!("POST {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"))
     }
 
     fn send(&self, request: &str) -> (u16, String) {
@@ -90,7 +107,7 @@ impl Running {
         }
     }
 
-    fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = Instant::now() + WAIT_MAX;
         while !holds() {
             assert!(Instant::now() < deadline, "waited too long until {what}");

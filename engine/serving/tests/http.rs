@@ -3,13 +3,32 @@ use tokio::net::TcpStream;
 
 use crate::moving::{Running, start};
 
-async fn get(running: &Running, path: &str) -> (u16, String) {
+pub async fn get(running: &Running, path: &str) -> (u16, String) {
+    let (head, body) = send(running, &format!("GET {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\n\r\n"), &[]).await;
+    (status(&head), body)
+}
+
+/// Head and body of the answer.
+pub async fn post(running: &Running, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (String, String) {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+    send(running, &head, body).await
+}
+
+pub fn status(head: &str) -> u16 {
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+async fn send(running: &Running, head: &str, body: &[u8]) -> (String, String) {
     let mut stream = TcpStream::connect(&running.http).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A refused body may not be read to its end.
+    drop(stream.write_all(body).await);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_string())
+    (head.to_string(), body.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]

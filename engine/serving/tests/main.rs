@@ -4,3 +4,5 @@
 mod flight;
 mod http;
 mod moving;
+mod positions;
+mod push;

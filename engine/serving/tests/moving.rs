@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use freshet_core::{
-    CatalogService, CatalogView, Epoch, Error, FeatureAnswer, FeatureRequest, PipelineStatus, ReadMode, ReadPoint, Reader, Result, ServiceColumn,
-    ServiceDef, ServicePart, Snapshot, Status, SubscribeRequest, Subscription, ViewStatus,
+    CatalogService, CatalogView, Epoch, Error, FeatureAnswer, FeatureRequest, Ingress, PipelineStatus, ReadMode, ReadPoint, Reader, Result,
+    ServiceColumn, ServiceDef, ServicePart, Snapshot, Status, SubscribeRequest, Subscription, ViewStatus,
 };
 use freshet_serving::{Listeners, Prepared, Queries, QueryAnswer, Server};
 
@@ -17,6 +17,8 @@ const KEPT: usize = 2;
 pub struct Moving {
     /// (epoch, rows) ascending.
     versions: Mutex<Vec<(Epoch, RecordBatch)>>,
+    /// (offset, epoch): what of the source `rides` has been read.
+    read: Mutex<Vec<(u64, Epoch)>>,
 }
 
 pub fn view_schema() -> SchemaRef {
@@ -37,6 +39,11 @@ impl Moving {
         versions.push((Epoch(epoch), batch));
         let gone = versions.len().saturating_sub(KEPT);
         versions.drain(..gone);
+    }
+
+    /// Everything of `rides` before this offset is input of this epoch.
+    pub fn read_upto(&self, offset: u64, epoch: u64) {
+        self.read.lock().unwrap().push((offset, Epoch(epoch)));
     }
 
     fn version(&self, as_of: Option<Epoch>) -> Result<(Epoch, RecordBatch)> {
@@ -66,7 +73,7 @@ impl Reader for Moving {
     }
 
     fn frontier(&self, _views: &[&str]) -> Result<Epoch> {
-        Ok(self.version(None)?.0.next())
+        Ok(self.version(None).map_or(Epoch::ZERO, |version| version.0.next()))
     }
 
     fn snapshot(&self, views: &[&str], as_of: Option<Epoch>) -> Result<Snapshot> {
@@ -91,8 +98,11 @@ impl Reader for Moving {
         })
     }
 
-    fn reached(&self, source: &str, _partition: u32, _offset: u64) -> Result<Option<Epoch>> {
-        Err(Error::invalid(format!("there is no source {source}")))
+    fn reached(&self, source: &str, partition: u32, offset: u64) -> Result<Option<Epoch>> {
+        if source != "rides" || partition != 0 {
+            return Err(Error::invalid(format!("there is no source {source}")));
+        }
+        Ok(self.read.lock().unwrap().iter().find(|(read, _)| *read >= offset).map(|(_, epoch)| *epoch))
     }
 
     fn subscribe(&self, request: &SubscribeRequest) -> Result<Box<dyn Subscription>> {
@@ -136,10 +146,14 @@ pub struct Running {
 }
 
 pub async fn start() -> Running {
+    start_with(None).await
+}
+
+pub async fn start_with(ingress: Option<Arc<dyn Ingress>>) -> Running {
     let any = "127.0.0.1:0".parse().unwrap();
     let listeners = Listeners::bind(any, any).await.unwrap();
     let (flight, http) = (format!("http://{}", listeners.flight()), listeners.http().to_string());
     let reader = Arc::new(Moving::default());
-    let server = Server::start(listeners, "moving", reader.clone(), Arc::new(OneQuery(reader.clone())));
+    let server = Server::start_with(listeners, "moving", reader.clone(), Arc::new(OneQuery(reader.clone())), ingress, None);
     Running { reader, server, flight, http }
 }

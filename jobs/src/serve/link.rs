@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use freshet_connectors::BuiltIn;
-use freshet_core::{Error, Plan, Reader};
+use freshet_core::{Connectors, Error, Plan, Reader};
 use freshet_engine::EngineConfig;
 use tokio::sync::mpsc;
 
@@ -62,7 +61,7 @@ impl Link {
     }
 
     /// The connectors and settings of this generation.
-    pub fn prepare(&self, plan: &Plan, settings: &mut EngineConfig) -> Result<Guarded> {
+    pub fn prepare(&self, plan: &Plan, settings: &mut EngineConfig, connectors: Arc<dyn Connectors>) -> Result<Guarded> {
         let order = &self.order;
         std::fs::create_dir_all(&order.data_dir).with_context(|| format!("making {}", order.data_dir.display()))?;
         let names = plan.sources.iter().map(|source| source.name.clone()).collect();
@@ -71,7 +70,7 @@ impl Link {
         *lock(&self.notes) = Some(notes.clone());
         settings.frozen = order.mode == Mode::ServeOnly;
         settings.journal = Some(notes.clone());
-        Ok(Guarded::new(Arc::new(BuiltIn), order.mode, &order.skips, notes, plan.clock))
+        Ok(Guarded::new(connectors, order.mode, &order.skips, notes, plan.clock))
     }
 
     /// A supervisor that was killed leaves children behind that end by themselves; the next one's wait for them here.

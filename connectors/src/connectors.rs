@@ -23,7 +23,7 @@ impl Connectors for BuiltIn {
             "mqtt" => return mqtt::check_source(def),
             other => check_name(other, &SOURCES)?,
         }
-        options::check_names("file", def.options.keys(), &known(def.encode, &["bad_data"]))?;
+        options::check_names("file", def.options.keys(), &known(def.encode, &["bad_data", "max_record_bytes"]))?;
         source::check_metadata(def)?;
         let path = options::required("file", &def.options, PATH, "the file, folder or glob to read")?;
         store::Location::parse(path).map_err(|message| options::wrong(PATH, message))?;

@@ -48,7 +48,8 @@ impl Running {
         Running::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Running {
+    /// This `freshet run`, once it has said where it listens.
+    pub fn spawn(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |name: &str| {

@@ -75,7 +75,7 @@ fn a_record_that_can_be_read_now_has_its_metadata_and_its_place() {
 fn a_csv_record_is_read_by_the_header_it_came_under() {
     let options = [("header", "true"), ("null", "-")];
     let letter = dead(&source(false, Format::Plain, Encode::Csv, &options), Some(b"name,id"), None, Some(b"-,7"));
-    let batch = again(&source(true, Format::Plain, Encode::Csv, &options), &[letter.clone()]);
+    let batch = again(&source(true, Format::Plain, Encode::Csv, &options), std::slice::from_ref(&letter));
     assert_eq!(Value::rows_of(&batch.rows).unwrap(), [row(7, None)]);
     let corrected = DeadLetter { raw: b"x,8".to_vec(), ..letter };
     let batch = again(&source(false, Format::Plain, Encode::Csv, &options), &[corrected]);

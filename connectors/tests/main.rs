@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::type_complexity, reason = "records of a test are written as tuples")]
 mod dead_letters;
 mod encodings;
 mod encodings_avro;

@@ -14,7 +14,7 @@ mod predict;
 mod reads;
 mod restart;
 mod running;
+mod streams;
 mod subscriptions;
 mod upsert;
-mod streams;
 mod wall;

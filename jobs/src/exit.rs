@@ -77,6 +77,11 @@ pub fn abort_on_panic() {
             tracing::debug!(%panic, "the SQL compiler gave up");
             return;
         }
+        // The reader of a client's Arrow has given up; the client is told.
+        if freshet_serving::reads_foreign_bytes() {
+            tracing::debug!(%panic, "a client's message is broken");
+            return;
+        }
         // A model that panics has failed on a row, which is data: the scoring thread goes on.
         if thread.name().is_some_and(|name| name.starts_with("scorer-")) {
             tracing::warn!(%panic, "a model has panicked");

@@ -42,7 +42,7 @@ fn own_client_prints_tables_json_csv_and_features() {
     assert_eq!(changes.lines().filter(|line| line.contains("\t1\tfalse\t")).count(), 2, "{changes}");
     assert_eq!(text(&sql(&["--format", "json", "SUBSCRIBE TO by_city WITH (SNAPSHOT = false)"]).stdout), "");
     let wrong = sql(&["SUBSCRIBE TO by_city WITH (SNAPSHOTS)"]);
-    assert!(text(&wrong.stderr).contains("1:30: SUBSCRIBE has no option snapshots"), "{}", all(&wrong));
+    assert!(text(&wrong.stderr).contains("1:28: SUBSCRIBE has no option snapshots"), "{}", all(&wrong));
     let shown = text(&sql(&["--format", "csv", "SHOW VIEWS"]).stdout);
     assert!(shown.lines().any(|line| line.starts_with("by_city,view,")), "{shown}");
     assert!(text(&sql(&["DESCRIBE by_city"]).stdout).contains("rides"), "the columns of a view");

@@ -220,7 +220,10 @@ fn check_over(sources: &str, question: &Question, seed: u64, shape: &Shape) {
             question.name,
             history.len(),
             found.len(),
-            history.iter().zip(&found).find(|(expected, found)| expected != found),
+            history.iter().zip(&found).find(|(expected, found)| expected != found).map(|(expected, _)| {
+                let of = |changes: &[(Vec<Value>, Epoch, i64)]| changes.iter().filter(|change| change.0 == expected.0).cloned().collect::<Vec<_>>();
+                (of(&history), of(&found))
+            }),
             freshet_core::explain(&program.plan)
         );
     }

@@ -90,8 +90,7 @@ fn measure(way: &str, servers: &str, topic: &str, seconds: u64, rate: u64) -> Re
          CREATE FEATURE SERVICE asked AS (newest);"
     );
     let connectors = PipelineConnectors::new(None);
-    let program =
-        compile(&[Script { name: "freshness.sql".into(), text }], &BTreeMap::new(), &connectors).map_err(|error| anyhow!("{error}"))?;
+    let program = compile(&[Script { name: "freshness.sql".into(), text }], &BTreeMap::new(), &connectors).map_err(|error| anyhow!("{error}"))?;
     let engine = Engine::start(program.plan, EngineConfig::default(), &connectors).context("starting the engine")?;
     let serving = runtime("serving")?;
     let (address, server) = serving.block_on(serve(&engine, &connectors))?;

@@ -16,7 +16,7 @@ mod rows;
 pub use again::{decode_again, with_cell};
 pub use cell::Cell;
 pub use column::{check_types, sql_name};
-pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, encode_options, data_columns, record_bytes_max, source_options};
+pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, data_columns, encode_options, record_bytes_max, source_options};
 pub use rows::{BATCH_RECORDS_MAX, Fault, Rows};
 
 use avro::AvroDecoder;

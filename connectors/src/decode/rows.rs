@@ -4,9 +4,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use freshet_core::{DeadLetter, Result, SourceBatch};
 
-use super::{Cell, again};
 use super::column::ColumnBuilder;
 use super::record::Record;
+use super::{Cell, again};
 
 /// Records of one decoded batch, at most: what the engine asks for at a time.
 pub const BATCH_RECORDS_MAX: usize = 8192;

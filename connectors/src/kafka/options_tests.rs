@@ -9,12 +9,9 @@ use crate::kafka::check_source;
 fn source(options: &[(&str, &str)]) -> SourceDef {
     let schema = Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, None), true)]);
     let mut def = SourceDef::new("orders", Arc::new(schema), "kafka", Format::Plain, Encode::Json);
-    def.options = [("properties.bootstrap.server", "localhost:9092"), ("topic", "orders")]
-        .iter()
-        .chain(options)
-        .filter(|(_, value)| *value != "-")
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect();
+    let given = [("properties.bootstrap.server", "localhost:9092"), ("topic", "orders")];
+    def.options = given.iter().chain(options).map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    def.options.retain(|_, value| value != "-");
     def
 }
 
@@ -111,7 +108,7 @@ fn secrets_are_not_shown() {
         assert!(is_secret(property), "{property}");
     }
     assert!(!is_secret("ssl.key.location") && !is_secret("sasl.username"));
-    let (_, message) = error(&[("properties.ssl.key.pem", "geheim")]);
+    let (_, message) = error(&[("properties.ssl.key.pem", "geheim"), ("properties.sasl.pasword", "geheim")]);
     assert!(!message.contains("geheim"), "{message}");
 }
 

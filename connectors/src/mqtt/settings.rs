@@ -34,6 +34,7 @@ pub enum Version {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(clippy::enum_variant_names, reason = "the names of the protocol")]
 pub enum Qos {
     AtMostOnce,
     AtLeastOnce,

@@ -1,3 +1,5 @@
+//! Queue, journal and intake together, as a server and a pipeline use them.
+
 use std::path::Path;
 use std::sync::Arc;
 

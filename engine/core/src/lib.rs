@@ -41,7 +41,7 @@ mod value;
 pub use batch::{Batch, Counts, Diffs};
 pub use blobs::Blobs;
 pub use control::{Control, ControlOutput, ControlRecord, runs_schema, versions_schema};
-pub use dead_letter::{Corrected, DeadLetter, LetterForm, OffsetRange, Refused, Replay, Replayed, ReplayRequest};
+pub use dead_letter::{Corrected, DeadLetter, LetterForm, OffsetRange, Refused, Replay, ReplayRequest, Replayed};
 pub use drift::{DriftCondition, DriftMethod, DriftSpec, Histogram, Reference};
 pub use error::{Error, Kind, Result};
 pub use exact::{ExactSum, add_square, variance};
@@ -51,8 +51,8 @@ pub use feature::{
     FeatureColumn, FeatureSpec, LatestSpec, RollingAggregate, RollingSpec, ServiceColumn, ServiceDef, ServicePart, Status, Window, WindowEdge,
 };
 pub use io::{
-    BadData, Connectors, Encode, Format, Ingress, MetadataColumn, OptionError, Poll, Push, PushBody, PushSource, Pushed, SecretFrom,
-    Sink, SinkDef, Source, SourceBatch, SourceDef, SourceReport, TimeLimits,
+    BadData, Connectors, Encode, Format, Ingress, MetadataColumn, OptionError, Poll, Push, PushBody, PushSource, Pushed, SecretFrom, Sink, SinkDef,
+    Source, SourceBatch, SourceDef, SourceReport, TimeLimits,
 };
 pub use model::{Missing, Model, ModelDef, Models};
 pub use plan::{

@@ -11,6 +11,7 @@
 //! | `positions.rs` | reads that wait for what their client has written |
 //! | `ask.rs` | what a path or a ticket may ask for |
 //! | `query.rs` | the seam to the SQL planner |
+//! | `foreign.rs` | Arrow messages as anybody may send them |
 //! | `wire.rs`, `columns.rs` | Arrow out, columns in |
 //! | `histogram.rs`, `pulse.rs` | what is measured here |
 //! | `limits.rs` | every bound, with its reason |
@@ -21,6 +22,7 @@ mod ask;
 mod columns;
 mod error;
 mod flight;
+mod foreign;
 mod histogram;
 mod http;
 pub mod limits;
@@ -35,8 +37,9 @@ mod wire;
 
 pub use ask::{FeaturesAsk, Mode, parse_mode};
 pub use columns::to_json;
-pub use positions::{MIN_POSITION_HEADER, Position, Positions};
+pub use foreign::reads_foreign_bytes;
 pub use http::{epoch_date, listen, reasons_not_ready};
+pub use positions::{MIN_POSITION_HEADER, Position, Positions};
 pub use query::{Prepared, Queries, QueryAnswer};
 pub use replaying::{CorrectedAsk, REPLAY_ACTION, RangeAsk, ReplayAsk, from_hexadecimal};
 pub use server::{Listeners, Server};

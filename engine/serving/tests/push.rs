@@ -238,7 +238,7 @@ async fn http_takes_lines_arrays_csv_arrow_and_packed_bodies() {
     [numbers(&[6]), numbers(&[7])].iter().for_each(|batch| writer.write(batch).unwrap());
     let arrow = writer.into_inner().unwrap();
     assert_eq!(ingest(&[("Content-Type", "application/vnd.apache.arrow.stream")], &arrow).await["records"], 2);
-    assert!(matches!(room.last_body(), PushBody::Rows(rows) if rows == numbers(&[6, 7])));
+    assert!(matches!(room.last_body(), PushBody::Rows(rows) if rows.columns() == numbers(&[6, 7]).columns()));
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut packed, b"{\"n\": 8}\n".repeat(50_000).as_slice()).unwrap();
     assert_eq!(ingest(&[LINES, ("Content-Encoding", "gzip")], &packed.finish().unwrap()).await["records"], 50_000);

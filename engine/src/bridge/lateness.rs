@@ -31,6 +31,7 @@ struct Record {
 impl Lateness {
     /// Takes the rows that are input out of all rows of complete epochs; the others follow. `is_running` says of a partition and an epoch
     /// whether it may still bring rows of that epoch or a later one.
+    #[allow(clippy::type_complexity, reason = "batches with their partitions, then late rows: two lists")]
     pub fn judge(
         &mut self,
         column: usize,

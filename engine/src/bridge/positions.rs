@@ -9,9 +9,12 @@ use freshet_core::Epoch;
 /// Steps remembered per partition: twenty seconds of steps of 5 ms. Older positions get the oldest epoch kept.
 const KEPT: usize = 4096;
 
-/// Of all sources, by index.
+/// Offsets and the epochs at which everything before them was input.
+type Steps = VecDeque<(u64, Epoch)>;
+
+/// Of all sources, by index and partition.
 #[derive(Default)]
-pub struct Positions(Mutex<BTreeMap<(usize, u32), VecDeque<(u64, Epoch)>>>);
+pub struct Positions(Mutex<BTreeMap<(usize, u32), Steps>>);
 
 impl Positions {
     /// Everything of the partition before `offset` is input at `epoch`. Both only grow.

@@ -35,8 +35,11 @@ fn batch(records: &[Record]) -> Batch {
     Batch::new(rows, Counts::Each(epochs.into()), diffs, Counts::Each(positions.into()))
 }
 
-/// Every (row, epoch, diff, position) in the order it was emitted, and the errors' epochs.
-fn step(operator: &mut Upsert, records: &[Vec<Record>]) -> (Vec<(Vec<Value>, u64, i64, u64)>, Vec<u64>) {
+/// Row, epoch, diff, position.
+type Emitted = (Vec<Value>, u64, i64, u64);
+
+/// Every change in the order it was emitted, and the errors' epochs.
+fn step(operator: &mut Upsert, records: &[Vec<Record>]) -> (Vec<Emitted>, Vec<u64>) {
     let mut out = Output::default();
     let batches = records.iter().filter(|records| !records.is_empty()).map(|records| batch(records)).collect();
     operator.step(&mut [batches], Epoch(u64::MAX), &mut out);

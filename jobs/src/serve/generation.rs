@@ -39,7 +39,6 @@ fn run_linked(link: &std::sync::Arc<Link>) -> Outcome {
         flight: order.flight.or_else(free),
         http: order.http.or_else(free),
         onnxruntime: order.onnxruntime.clone(),
-        ..Layer::default()
     };
     let config = Config::without_file(flags).map_err(Failure::wrong)?;
     let scripts = Scripts { name: order.submission.name.clone(), scripts: order.submission.scripts() };

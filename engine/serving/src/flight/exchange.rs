@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 use crate::ask::{Ask, FeaturesAsk};
 use crate::error::grpc_status;
 use crate::flight::front::AnswerStream;
+use crate::foreign::Foreign;
 use crate::lookup::{LookupService, Lookups};
 use crate::positions::Positions;
 use crate::wire::Encoder;
@@ -30,7 +31,7 @@ pub async fn exchange(lookups: Arc<Lookups>, positions: Positions, mut messages:
     let session = Session::open(lookups, &descriptor, positions).map_err(grpc_status)?;
     // C++ and Python clients send the descriptor alone, in a message without an IPC header, which the decoder does not survive.
     let rest = stream::iter([Ok(first)]).chain(messages).try_filter(|message| future::ready(!message.data_header.is_empty()));
-    let decoder = FlightDataDecoder::new(rest.map_err(|status| FlightError::Tonic(Box::new(status))));
+    let decoder = Foreign(FlightDataDecoder::new(rest.map_err(|status| FlightError::Tonic(Box::new(status)))));
     // In a box: the state moves from answer to answer.
     let state = Box::new((session, decoder));
     let answers = stream::try_unfold(state, |mut state| async move {

@@ -24,6 +24,7 @@ use crate::ask::is_flight_sql;
 use crate::error::grpc_status;
 use crate::flight::front::Boxed;
 use crate::flight::statements::{READ_ONLY, Statements};
+use crate::foreign::Foreign;
 use crate::limits::{PUT_ANSWERS_AHEAD_MAX, PUT_RETRY_EVERY, PUT_WAIT_MAX};
 use crate::pushing::{Doors, pushed_json};
 
@@ -124,7 +125,7 @@ impl Door {
 fn answers(door: Door, id: Option<String>, messages: Messages) -> Boxed<PutResult> {
     let (tx, rx) = mpsc::channel(PUT_ANSWERS_AHEAD_MAX);
     tokio::spawn(async move {
-        let mut batches = FlightDataDecoder::new(messages);
+        let mut batches = Foreign(FlightDataDecoder::new(messages));
         let mut count = 0_u64;
         // A client that has gone ends both streams.
         while let Some(decoded) = batches.next().await {
@@ -163,7 +164,7 @@ async fn take(door: &Door, rows: RecordBatch, note: &[u8], id: Option<String>) -
 async fn take_all(doors: &Doors, ingest: &CommandStatementIngest, messages: Messages) -> std::result::Result<i64, Status> {
     check_ingest(ingest)?;
     let door = Door::open(doors, &ingest.table)?;
-    let mut batches = FlightDataDecoder::new(messages);
+    let mut batches = Foreign(FlightDataDecoder::new(messages));
     let mut rows_taken = 0;
     while let Some(decoded) = batches.try_next().await? {
         let DecodedPayload::RecordBatch(rows) = decoded.payload else { continue };

@@ -35,6 +35,7 @@ use crate::flight::front::{AnswerStream, Boxed, peer};
 use crate::flight::prepared::{Bounded, PreparedStatement, prepared_statements, waiting_answers};
 use crate::flight::put::Messages;
 use crate::flight::subscribe::Subscriptions;
+use crate::foreign::Foreign;
 use crate::limits::{PARAMETER_BYTES_MAX, PARAMETER_ROWS_MAX, QUERIES_CONCURRENT_MAX, QUERY_WAIT_MAX, SQL_BYTES_MAX};
 use crate::lookup::point_metadata;
 use crate::query::{Prepared, Queries, QueryAnswer};
@@ -236,7 +237,7 @@ fn parameters_of(bytes: &[u8]) -> Result<RecordBatch, Status> {
 }
 
 async fn sent_rows(messages: Messages) -> Result<RecordBatch, Status> {
-    let mut sent = FlightRecordBatchStream::new_from_flight_data(messages);
+    let mut sent = Foreign(FlightRecordBatchStream::new_from_flight_data(messages));
     let mut batches = Vec::new();
     let mut rows = 0;
     while let Some(batch) = sent.try_next().await? {
@@ -246,7 +247,7 @@ async fn sent_rows(messages: Messages) -> Result<RecordBatch, Status> {
         }
         batches.push(batch);
     }
-    let schema = sent.schema().cloned().ok_or_else(|| Status::invalid_argument("no parameter rows were sent"))?;
+    let schema = sent.0.schema().cloned().ok_or_else(|| Status::invalid_argument("no parameter rows were sent"))?;
     concat_batches(&schema, &batches).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 

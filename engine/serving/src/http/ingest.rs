@@ -23,6 +23,7 @@ use sha2::Sha256;
 use tokio::sync::Semaphore;
 
 use crate::error::HttpError;
+use crate::foreign::read_foreign;
 use crate::http::HttpState;
 use crate::http::lines::lines_of_json;
 use crate::limits::{INGEST_BODY_BYTES_MAX, INGEST_INLINE_BYTES_MAX, INGEST_REQUESTS_CONCURRENT_MAX, INGEST_RETRY_AFTER_SECONDS};
@@ -177,11 +178,14 @@ fn unpacked(body: &[u8]) -> Result<Vec<u8>, HttpError> {
 
 /// All batches of the stream as one: a push enters whole.
 fn arrow_rows(bytes: &[u8]) -> Result<RecordBatch, String> {
-    let broken = |error: arrow::error::ArrowError| format!("the body is not an Arrow IPC stream: {error}");
-    let reader = StreamReader::try_new(bytes, None).map_err(broken)?;
-    let schema = reader.schema();
-    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(broken)?;
-    concat_batches(&schema, &batches).map_err(broken)
+    let read = || {
+        let reader = StreamReader::try_new(bytes, None)?;
+        let schema = reader.schema();
+        let batches = reader.collect::<Result<Vec<_>, arrow::error::ArrowError>>()?;
+        concat_batches(&schema, &batches)
+    };
+    let broken = |error: &dyn std::fmt::Display| format!("the body is not an Arrow IPC stream: {error}");
+    read_foreign(read).map_err(|error| broken(&error))?.map_err(|error| broken(&error))
 }
 
 #[cfg(test)]

@@ -275,8 +275,9 @@ fn records_until(def: &SourceDef, source: usize, input: &MemoryConnectors, epoch
 pub fn connectors(plan: &Plan, seed: u64, shape: &Shape) -> MemoryConnectors {
     let mut connectors = MemoryConnectors::new(seed);
     for (index, def) in plan.sources.iter().enumerate() {
-        let retractions = if def.format == freshet_core::Format::Plain { 0.0 } else { shape.retractions };
-        let shape = Shape { retractions, ..shape.clone() };
+        // FORMAT PLAIN has no way to take a row back.
+        let plain = def.format == freshet_core::Format::Plain;
+        let shape = if plain { Shape { retractions: 0.0, stray_retractions: 0.0, ..shape.clone() } } else { shape.clone() };
         connectors = connectors.with_source(&def.name, records(seed * 31 + index as u64, def, &shape));
     }
     connectors

@@ -121,7 +121,7 @@ fn what_a_training_set_cannot_ask_is_refused_with_the_way_out() {
         ("now()", "o.customer", "a training set has no now()"),
         ("TIMESTAMP '2025-01-01'", "o.customer", "as_served answers as of the row's arrival"),
         ("o.amount", "o.customer", "a lookup answers at a TIMESTAMP"),
-        ("f.event_time", "o.customer", "f is a lookup"),
+        ("f.event_time", "o.customer", "there is no relation f"),
         ("c.since", "o.customer", "come from c, not from o"),
         ("arrival(x)", "o.customer", "there is no relation x"),
         ("arrival(f)", "o.customer", "there is no relation f"),

@@ -9,6 +9,9 @@ use std::task::{Context, Poll};
 use arrow_flight::error::FlightError;
 use futures::Stream;
 
+/// What stands before a length, since Arrow 0.15.
+const CONTINUATION: i32 = -1;
+
 thread_local! {
     static READING: Cell<bool> = const { Cell::new(false) };
 }
@@ -25,6 +28,29 @@ pub fn read_foreign<T>(read: impl FnOnce() -> T) -> Result<T, &'static str> {
     let found = catch_unwind(AssertUnwindSafe(read));
     READING.set(before);
     found.map_err(|_| "the message is broken: it is no Arrow IPC that can be read")
+}
+
+/// Whether every message of an IPC stream says lengths that its bytes have: the reader makes room for what it is told. Errors: why not.
+pub fn check_lengths(mut bytes: &[u8]) -> Result<(), String> {
+    let mut take = |count: usize| -> Result<&[u8], String> {
+        let (taken, rest) = bytes.split_at_checked(count).ok_or("it ends in the middle of a message")?;
+        bytes = rest;
+        Ok(taken)
+    };
+    let number = |bytes: &[u8]| bytes.try_into().map_or(-1, i32::from_le_bytes);
+    loop {
+        let Ok(first) = take(4) else { return Ok(()) };
+        let length = match number(first) {
+            CONTINUATION => number(take(4)?),
+            length => length,
+        };
+        if length == 0 {
+            return Ok(());
+        }
+        let head = take(usize::try_from(length).map_err(|_| "a message has a negative length")?)?;
+        let message = arrow::ipc::root_as_message(head).map_err(|error| error.to_string())?;
+        take(usize::try_from(message.bodyLength()).map_err(|_| "a message has a negative length")?)?;
+    }
 }
 
 /// A decoder of foreign messages as a stream that ends with an error where the decoder would panic.

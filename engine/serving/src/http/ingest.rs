@@ -23,7 +23,7 @@ use sha2::Sha256;
 use tokio::sync::Semaphore;
 
 use crate::error::HttpError;
-use crate::foreign::read_foreign;
+use crate::foreign::{check_lengths, read_foreign};
 use crate::http::HttpState;
 use crate::http::lines::lines_of_json;
 use crate::limits::{INGEST_BODY_BYTES_MAX, INGEST_INLINE_BYTES_MAX, INGEST_REQUESTS_CONCURRENT_MAX, INGEST_RETRY_AFTER_SECONDS};
@@ -185,6 +185,7 @@ fn arrow_rows(bytes: &[u8]) -> Result<RecordBatch, String> {
         concat_batches(&schema, &batches)
     };
     let broken = |error: &dyn std::fmt::Display| format!("the body is not an Arrow IPC stream: {error}");
+    check_lengths(bytes).map_err(|error| broken(&error))?;
     read_foreign(read).map_err(|error| broken(&error))?.map_err(|error| broken(&error))
 }
 

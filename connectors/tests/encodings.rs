@@ -249,6 +249,15 @@ fn c3_every_bad_json_record_is_a_dead_letter_of_its_own() {
 }
 
 #[test]
+fn a_json_number_is_the_nearest_double_to_what_is_written() {
+    // A reader that rounds twice makes 12.65858 of the first.
+    for written in ["12.658579999999999", "0.1", "1e23", "8.5e-304"] {
+        let batch = decode(&source(small(), Format::Plain, Encode::Json, &[]), &[format!("{{\"id\":1,\"amount\":{written}}}").as_bytes()]);
+        assert_eq!(values(&batch.rows), [row(1, None, Some(written.parse().unwrap()))], "{written}");
+    }
+}
+
+#[test]
 fn c3_a_record_whose_member_stands_twice_is_a_dead_letter() {
     let records: [&[u8]; 3] = [b"{\"id\":1,\"name\":\"a\",\"id\":2}", b"{\"id\":3,\"more\":1,\"more\":2}", b"{\"id\":4}"];
     let batch = decode(&source(small(), Format::Plain, Encode::Json, &[]), &records);

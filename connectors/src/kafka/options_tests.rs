@@ -1,3 +1,5 @@
+//! Options of Kafka sources and sinks: every spelling that peers use, and what is refused with which remedy.
+
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};

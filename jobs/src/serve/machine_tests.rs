@@ -1,3 +1,5 @@
+//! The life of a served pipeline as a pure machine: events in, actions out, no process and no clock.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -14,8 +14,8 @@ use freshet_core::{
 
 use crate::bridge::{
     Around, Buried, DeadLetterBox, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Replayer,
-    Routes, Running, Scorers, SinkPlace, SinkThread, SourceInput, Tickets, ViewLog, dead_letter_schema, in_background, sources_of_views,
-    start_workers, with_columns_of_today,
+    Routes, Running, Scorers, SinkPlace, SinkThread, SourceInput, Tickets, ViewLog, dead_letter_schema, sources_of_views, start_workers,
+    with_columns_of_today,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::{EngineConfig, StepCut};
@@ -47,10 +47,6 @@ impl Engine {
 
     /// As `start`, with a control plane that takes decisions and brings versions of models.
     pub fn start_with(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
-        in_background(|| Engine::open(plan, config, connectors, control))
-    }
-
-    fn open(plan: Plan, config: EngineConfig, connectors: &dyn Connectors, control: Option<Box<dyn Control>>) -> Result<Engine> {
         plan.validate()?;
         check_one_step(&plan, &config, control.is_some())?;
         let workers = config.workers.max(1);

@@ -4,7 +4,7 @@
 //! built one operator per plan node → [`operators`] act when a step closes, over [`state`] and [`drift`] → views end in [`bridge::ViewLog`] and
 //! [`bridge::FeatureStore`], sinks in [`bridge::SinkQueue`] → [`bridge::EngineReader`] answers from any thread at one (q, s).
 //! [`checkpoint`] makes a drained step boundary durable, shard by shard.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod bridge;
 mod checkpoint;

@@ -1,7 +1,6 @@
 //! The only place where a worker meets another thread: queues, locks and atomics live here and in `metrics.rs`.
 
 mod answers;
-mod background;
 mod clock;
 mod connection;
 mod dead_letters;
@@ -30,7 +29,6 @@ mod views;
 mod wall;
 
 pub use answers::FeatureRows;
-pub use background::in_background;
 pub use clock::{Tickets, machine_now};
 pub use dead_letters::{DeadLetterBox, dead_letter_schema, letter_of_row, with_columns_of_today};
 pub use decisions::Decisions;

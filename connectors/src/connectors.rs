@@ -5,11 +5,11 @@ use std::sync::Arc;
 use freshet_core::{Connectors, DeadLetter, Encode, Error, Format, OptionError, Result, SecretFrom, Sink, SinkDef, Source, SourceBatch, SourceDef};
 
 use crate::options::{self, CSV, PATH};
-use crate::{decode, encode, kafka, mqtt, push, redis, secret, sink, source, store, webhook};
+use crate::{decode, encode, kafka, mqtt, nexmark, push, redis, secret, sink, source, store, webhook};
 
 /// What sources and sinks may name.
-const SOURCES: [&str; 4] = ["file", "kafka", "mqtt", "push"];
-const SINKS: [&str; 5] = ["file", "kafka", "mqtt", "redis", "webhook"];
+const SOURCES: [&str; 5] = ["file", "kafka", "mqtt", "nexmark", "push"];
+const SINKS: [&str; 6] = ["blackhole", "file", "kafka", "mqtt", "redis", "webhook"];
 
 /// The connectors compiled into this binary.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,12 +21,12 @@ impl Connectors for BuiltIn {
             "push" => return push::check_source(def),
             "kafka" => return kafka::check_source(def),
             "mqtt" => return mqtt::check_source(def),
+            "nexmark" => return nexmark::check_source(def),
             other => check_name(other, &SOURCES)?,
         }
-        options::check_names("file", def.options.keys(), &known(def.encode, &["bad_data", "max_record_bytes"]))?;
-        source::check_metadata(def)?;
-        let path = options::required("file", &def.options, PATH, "the file, folder or glob to read")?;
-        store::Location::parse(path).map_err(|message| options::wrong(PATH, message))?;
+        let more = [&["bad_data", "max_record_bytes"][..], &source::SOURCE_OPTIONS, &store::S3_OPTIONS].concat();
+        options::check_names("file", def.options.keys(), &known(def.encode, &more))?;
+        source::check_source(def)?;
         if def.format == Format::Debezium && def.encode != Encode::Json {
             return Err(combination(def.encode, "FORMAT DEBEZIUM is read from ENCODE JSON only"));
         }
@@ -42,18 +42,15 @@ impl Connectors for BuiltIn {
 
     fn check_sink(&self, def: &SinkDef) -> Result<(), OptionError> {
         match def.connector.as_str() {
+            "blackhole" => return sink::check_blackhole(def),
             "kafka" => return kafka::check_sink(def),
             "mqtt" => return mqtt::check_sink(def),
             "webhook" => return webhook::check_sink(def),
             "redis" => return redis::check_sink(def),
             other => check_name(other, &SINKS)?,
         }
-        options::check_names("file", def.options.keys(), &known(def.encode, &[]))?;
-        let path = options::required("file", &def.options, PATH, "the file to write")?;
-        if path.contains('*') {
-            return Err(options::wrong(PATH, format!("a sink writes one place, but path '{path}' has a *")));
-        }
-        store::Location::parse(path).map_err(|message| options::wrong(PATH, message))?;
+        options::check_names("file", def.options.keys(), &known(def.encode, &[&sink::SINK_OPTIONS[..], &store::S3_OPTIONS].concat()))?;
+        sink::check_sink(def)?;
         if def.format == Format::Debezium && def.encode != Encode::Json {
             return Err(combination(def.encode, "FORMAT DEBEZIUM is written with ENCODE JSON only"));
         }
@@ -71,24 +68,33 @@ impl Connectors for BuiltIn {
     }
 
     fn open_source(&self, def: &SourceDef) -> Result<Box<dyn Source>> {
+        if def.is_table() {
+            return Err(push::no_server(def));
+        }
         self.check_source(def).map_err(|error| Error::invalid(format!("source {}: {}", def.name, error.message)))?;
         match def.connector.as_str() {
             "push" => Err(push::no_server(def)),
-            "kafka" => Ok(Box::new(kafka::KafkaSource::start(def)?)),
-            "mqtt" => Ok(Box::new(mqtt::MqttSource::open(def)?)),
-            _ => Ok(Box::new(source::FileSource::start(def)?)),
+            "kafka" => Ok(Box::new(kafka::KafkaSource::start(def, None)?)),
+            "mqtt" => Ok(Box::new(mqtt::MqttSource::open(def, None)?)),
+            "nexmark" => Ok(Box::new(nexmark::NexmarkSource::new(def)?)),
+            _ => source::open(def, None),
         }
     }
 
     fn open_sink(&self, def: &SinkDef) -> Result<Box<dyn Sink>> {
         self.check_sink(def).map_err(|error| Error::invalid(format!("sink {}: {}", def.name, error.message)))?;
         match def.connector.as_str() {
+            "blackhole" => Ok(Box::new(sink::Blackhole::default())),
             "kafka" => Ok(Box::new(kafka::KafkaSink::open(def)?)),
             "mqtt" => Ok(Box::new(mqtt::MqttSink::open(def)?)),
             "webhook" => Ok(Box::new(webhook::WebhookSink::open(def)?)),
             "redis" => Ok(Box::new(redis::RedisSink::open(def)?)),
             _ => sink::open(def),
         }
+    }
+
+    fn has_bytes(&self, connector: &str) -> bool {
+        !matches!(connector, "nexmark" | "blackhole")
     }
 
     fn secret(&self, from: &SecretFrom) -> Result<String> {

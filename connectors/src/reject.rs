@@ -29,10 +29,20 @@ impl Rejects {
         Ok(Rejects { sink: sink.to_string(), fail, count: 0 })
     }
 
+    pub fn drops(&self) -> bool {
+        !self.fail
+    }
+
     /// Errors: Data, naming the record, unless such records are dropped.
     pub fn reject(&mut self, record: &str, reason: &str) -> Result<()> {
+        let sink = self.sink.clone();
+        self.reject_as(record, reason, || format!("sink {sink}: {record} cannot be delivered: {reason}; mend it, or set on_reject = 'drop'"))
+    }
+
+    /// The same where the error is in other words.
+    pub fn reject_as(&mut self, record: &str, reason: &str, said: impl FnOnce() -> String) -> Result<()> {
         if self.fail {
-            return Err(Error::data(format!("sink {}: {record} cannot be delivered: {reason}; mend it, or set on_reject = 'drop'", self.sink)));
+            return Err(Error::data(said()));
         }
         self.count += 1;
         if self.count <= TOLD_EACH || self.count.is_power_of_two() {

@@ -21,7 +21,7 @@ struct Server {
 }
 
 /// The address for `schema.registry`.
-fn registry() -> &'static str {
+pub fn registry() -> &'static str {
     static SERVER: OnceLock<Server> = OnceLock::new();
     &SERVER.get_or_init(start).address
 }
@@ -242,6 +242,26 @@ fn answer(mut stream: TcpStream, open: bool) {
     };
     let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+}
+
+#[test]
+fn an_address_without_a_registry_makes_records_wait() {
+    let wrong = format!("{}/wrong", registry());
+    let columns = fields(&[("a", DataType::Int64)]);
+    let def = source(columns.clone(), Format::Plain, Encode::Avro, &[("schema.registry", wrong.as_str())]);
+    let mut decoder = RecordDecoder::open(&def).unwrap();
+    let mut rows = Rows::new(columns);
+    let record = framed(5, &[2]);
+    let record = Record { key: None, payload: Some(&record), offset: 0, origin: "", metadata: &NoMetadata };
+    let begun = Instant::now();
+    loop {
+        let wait = decoder.decode(&record, &mut rows).expect_err("what is not known yet is no dead letter");
+        if wait.reason.ends_with("is schema.registry the address of a registry, with its path?") {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{}", wait.reason);
+    }
+    assert_eq!(rows.records(), 0);
 }
 
 #[test]

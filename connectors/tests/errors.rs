@@ -28,8 +28,17 @@ fn wrong_declarations_name_the_option_and_the_remedy() {
     assert_eq!(check(&def), (None, "the file connector needs path = '…', the file, folder or glob to read".into()));
     def.options.insert("path".into(), String::new());
     assert_eq!(check(&def), (Some("path".into()), "path is empty; it must be the file, folder or glob to read".into()));
-    def.options.insert("path".into(), "s3://bucket/x".into());
-    assert_eq!(check(&def), (Some("path".into()), "s3:// is not in this build yet; use a local path or file://".into()));
+    def.options.insert("path".into(), "gs://bucket/x".into());
+    assert_eq!(check(&def), (Some("path".into()), "gs:// is not in this build; use a local path, file:// or s3://".into()));
+    def = good.clone();
+    def.options.insert("s3.region".into(), "eu-west-1".into());
+    assert_eq!(check(&def), (Some("s3.region".into()), "option s3.region is for paths such as s3://bucket/folder/; remove it".into()));
+    def = good.clone();
+    def.options.insert("discovery.interval".into(), "often".into());
+    assert_eq!(check(&def).0, Some("discovery.interval".into()));
+    def = good.clone();
+    def.options.insert("match_pattern".into(), "../*.json".into());
+    assert_eq!(check(&def).0, Some("match_pattern".into()));
     def = source("a".as_ref(), Format::Debezium, Encode::Csv);
     assert_eq!(check(&def), (None, "FORMAT DEBEZIUM is read from ENCODE JSON only, not with ENCODE CSV; use FORMAT PLAIN or ENCODE JSON".into()));
     def = good;
@@ -43,7 +52,7 @@ fn wrong_declarations_name_the_option_and_the_remedy() {
 #[test]
 fn wrong_sinks_are_refused() {
     let mut def = sink("a*".as_ref(), Format::Plain, Encode::Json);
-    assert_eq!(BuiltIn.check_sink(&def).unwrap_err().message, "a sink writes one place, but path 'a*' has a *");
+    assert_eq!(BuiltIn.check_sink(&def).unwrap_err().message, "a sink writes one place, but path 'a*' has a wildcard");
     def = sink("a".as_ref(), Format::Debezium, Encode::Parquet);
     assert_eq!(
         BuiltIn.check_sink(&def).unwrap_err().message,
@@ -54,7 +63,15 @@ fn wrong_sinks_are_refused() {
     assert_eq!(BuiltIn.check_sink(&def).unwrap_err().message, "option header belongs to ENCODE CSV; remove it or use ENCODE CSV");
     let folder = tempdir().unwrap();
     let error = BuiltIn.open_sink(&sink(folder.path(), Format::Plain, Encode::Json)).err().unwrap();
-    assert_eq!(error.message, format!("sink out: {} is a folder; name a file in it", folder.path().display()));
+    assert_eq!(
+        error.message,
+        format!("sink out: {} is a folder; name a file in it, or end the path with / for parts in a folder", folder.path().display())
+    );
+    for (name, value) in [("roll.size", "big"), ("roll.interval", "0s")] {
+        let mut def = sink("a".as_ref(), Format::Plain, Encode::Json);
+        def.options.insert(name.into(), value.into());
+        assert_eq!(BuiltIn.check_sink(&def).unwrap_err().option.as_deref(), Some(name));
+    }
 }
 
 fn open_error(def: &SourceDef) -> String {

@@ -45,7 +45,8 @@ pub fn cluster() -> MutexGuard<'static, Kafka> {
 }
 
 impl Kafka {
-    fn start(arguments: &[&str]) -> Kafka {
+    /// Brokers of one test's own.
+    pub fn start(arguments: &[&str]) -> Kafka {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kafka/kafka.py");
         let mut child =
             Command::new("python3").arg(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 starts");
@@ -95,6 +96,20 @@ impl Kafka {
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
         let created = wait_for(self.admin().create_topics([&topic], &options)).unwrap();
         assert!(created.iter().all(Result::is_ok), "{created:?}");
+    }
+
+    /// Deletes a topic and creates another one of its name.
+    pub fn create_again(&self, name: &str) {
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+        let deleted = wait_for(self.admin().delete_topics(&[name], &options)).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        let deadline = Instant::now() + DEADLINE;
+        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+        // Brokers forget it a little later than they say.
+        while !wait_for(self.admin().create_topics([&topic], &options)).unwrap().iter().all(Result::is_ok) {
+            assert!(Instant::now() < deadline, "{name} is not deleted");
+            pause();
+        }
     }
 
     pub fn add_partitions(&self, topic: &str, count: usize) {

@@ -177,6 +177,39 @@ fn a_record_that_is_too_large_is_an_error_that_says_what_to_raise() {
 }
 
 #[test]
+fn a_record_that_is_too_large_may_be_dropped_and_those_beside_it_arrive() {
+    let kafka = broker::shared();
+    // By the client, which knows its own limit, and by the broker, which refuses a batch as a whole.
+    for options in [&[("properties.message.max.bytes", "2000")][..], &[]] {
+        let topic = kafka.topic_with(1, TopicReplication::Fixed(1), &[("max.message.bytes", "2000")]);
+        let all = [&[("on_reject", "drop")], options].concat();
+        let mut out = open(&sink(&kafka.servers, &topic, Format::Upsert, &[0], &all));
+        let (small, large) = ("x".repeat(300), "y".repeat(4000));
+        let names: Vec<&str> = (0..20).map(|id| if id == 7 { large.as_str() } else { small.as_str() }).collect();
+        let rows: Vec<(i128, &str, i64)> = names.iter().zip(0..).map(|(name, id)| (id, *name, 1)).collect();
+        out.write(&changes(&rows, 10)).unwrap();
+        out.flush(Epoch(10)).unwrap();
+        let keys: Vec<String> = kafka.read_all(&topic).iter().map(|record| told(record).0).collect();
+        assert_eq!(keys, (0..20).filter(|id| *id != 7).map(|id| id.to_string()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_null_in_a_key_is_an_error_that_says_what_to_do_or_is_dropped() {
+    let kafka = broker::shared();
+    let topic = kafka.topic(1);
+    let rows = vec![row(1, Some("a"), None, None), row(2, None, None, None), row(3, Some("c"), None, None)];
+    let changes = Batch::inserts(batch(&rows), Epoch(10));
+    let error = open(&sink(&kafka.servers, &topic, Format::Upsert, &[1], &[])).write(&changes).unwrap_err();
+    let expected = "sink out: totals has a NULL in its key at epoch 10; leave such rows out of the view, or set on_reject = 'drop'";
+    assert_eq!((error.kind, error.message.as_str()), (Kind::Data, expected));
+    let mut out = open(&sink(&kafka.servers, &topic, Format::Upsert, &[1], &[("on_reject", "drop")]));
+    out.write(&changes).unwrap();
+    assert_eq!(out.flush(Epoch(10)).unwrap(), 2);
+    assert_eq!(kafka.read_all(&topic).iter().map(|record| told(record).0).collect::<Vec<_>>(), ["a", "c"]);
+}
+
+#[test]
 fn positions_go_on_after_a_restore() {
     let kafka = broker::shared();
     let topic = kafka.topic(1);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use freshet_connectors::BuiltIn;
+use freshet_connectors::{BuiltIn, PipelineConnectors};
 use freshet_core::{Connectors, DeadLetter, Encode, Format, Kind, MetadataColumn, Poll, Source, SourceDef, Value};
 use rdkafka::admin::TopicReplication;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -115,6 +115,18 @@ fn failure(def: &SourceDef, seeks: &[(u32, u64)]) -> freshet_core::Error {
                 return error;
             }
             Ok(Poll::Batch(batch)) => assert_eq!(batch.rows.num_rows(), 0),
+            Ok(_) => broker::pause(),
+        }
+    }
+}
+
+/// The error in which a source ends that reads meanwhile.
+fn end(source: &mut dyn Source) -> freshet_core::Error {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        assert!(Instant::now() < deadline, "it goes on: {:?}", source.report());
+        match source.poll(100) {
+            Err(error) => return error,
             Ok(_) => broker::pause(),
         }
     }
@@ -287,6 +299,34 @@ fn records_that_retention_deletes_before_they_are_read_are_an_error() {
     };
     assert_eq!(error.kind, Kind::Data);
     assert!(error.message.contains("goes on at offset 10, but its earliest is 15: retention has deleted 5 records"), "{error}");
+}
+
+#[test]
+fn a_topic_that_was_created_again_is_not_read_on_running_or_at_a_restart() {
+    let kafka = broker::shared();
+    let topic = kafka.topic(1);
+    kafka.send_ids(&topic, 0, 0..10);
+    let folder = tempfile::tempdir().unwrap();
+    let connectors = PipelineConnectors::new(Some(folder.path()));
+    let def = source(&kafka.servers, &topic, &[("partition.discovery.interval", "1s")]);
+    let open_at = |offset: Option<u64>| {
+        let mut source = connectors.open_source(&def).unwrap();
+        offset.into_iter().for_each(|offset| source.seek(0, offset).unwrap());
+        source
+    };
+    take(open_at(None).as_mut(), 10);
+    let mut running = open_at(Some(5));
+    assert_eq!(take(running.as_mut(), 5).ids(0), ids(5..10), "the same topic goes on");
+    kafka.create_again(&topic);
+    kafka.send_ids(&topic, 0, 100..115);
+    let again = format!("source events: topic {topic} has been deleted and created again: it was ");
+    for source in [&mut running, &mut open_at(Some(10))] {
+        let error = end(source.as_mut());
+        assert_eq!(error.kind, Kind::Data);
+        assert!(error.message.starts_with(&again) && error.message.contains("empty data directory"), "{error}");
+    }
+    assert_eq!(take(open_at(None).as_mut(), 15).ids(0), ids(100..115), "from its first record it may be read");
+    assert_eq!(take(open_at(Some(10)).as_mut(), 5).ids(0), ids(110..115), "and is known from then on");
 }
 
 #[test]

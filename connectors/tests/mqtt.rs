@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, Field, Schema};
-use freshet_connectors::BuiltIn;
+use freshet_connectors::{BuiltIn, PipelineConnectors};
 use freshet_core::{Connectors, DeadLetter, Encode, Format, MetadataColumn, Poll, Source, SourceDef, Value};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
@@ -307,6 +307,41 @@ fn what_was_not_accepted_comes_again_to_the_next_run() {
         let mut third = open(&def);
         third.seek(0, 7).unwrap();
         ready(third.as_mut());
+    }
+}
+
+#[test]
+fn with_a_data_directory_a_small_window_of_the_broker_waits_for_no_checkpoint_and_a_crash_loses_nothing() {
+    for qos in ["1", "2"] {
+        // Without a word of the client a broker of 3.1.1 lets 20 messages be unacknowledged.
+        let broker = Broker::start();
+        let folder = tempfile::tempdir().unwrap();
+        let def = source(&broker, "t/#", &["topic"], &[("version", "3.1.1"), ("qos", qos)]);
+        let open = |offset: u64| {
+            let mut source = PipelineConnectors::new(Some(folder.path())).open_source(&def).unwrap();
+            source.seek(0, offset).unwrap();
+            source
+        };
+        let mut first = open(0);
+        ready(first.as_mut());
+        let peer = Peer::connect(broker.port);
+        for id in 0..200 {
+            peer.publish("t/1", 2, format!("{{\"id\":{id}}}").as_bytes());
+        }
+        assert_eq!(read(first.as_mut(), 200).ids(), (0..200).collect::<Vec<_>>());
+        let answer = if qos == "1" { "Received PUBACK from freshet" } else { "Received PUBCOMP from freshet" };
+        until("all are settled", || (broker.log().matches(answer).count() >= 200).then_some(()));
+        first.accepted(0, 100).unwrap();
+        drop(first);
+        peer.publish("t/1", 2, b"{\"id\":200}");
+        let mut second = open(150);
+        let again = read(second.as_mut(), 51);
+        assert_eq!((again.ids(), again.next_offset), ((150..=200).collect::<Vec<_>>(), 201), "quality {qos}");
+        assert_eq!(again.rows[0][1], text("t/1"));
+        second.accepted(0, 201).unwrap();
+        drop(second);
+        peer.publish("t/1", 2, b"{\"id\":201}");
+        assert_eq!(read(open(201).as_mut(), 1).ids(), [201]);
     }
 }
 

@@ -43,7 +43,7 @@ fn columns_can_be_filled_with_the_file_and_the_number_of_the_record() {
     let error = BuiltIn.check_source(&def).unwrap_err();
     assert_eq!(
         (error.option.as_deref(), error.message.as_str()),
-        (Some("metadata.topic"), "a record of a file has no metadata topic; it has file and offset")
+        (Some("metadata.topic"), "a record of a file has no metadata topic; it has file, modified, row and offset")
     );
 }
 

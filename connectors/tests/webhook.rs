@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use freshet_connectors::BuiltIn;
+use freshet_connectors::{BuiltIn, PipelineConnectors};
 use freshet_core::{Batch, Connectors, Counts, Diffs, Encode, Epoch, Format, Kind, Sink, SinkDef};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -215,6 +215,26 @@ fn what_is_refused_stops_the_sink_or_is_dropped() {
     lenient.write(&all).unwrap();
     lenient.write(&changes(&[(3, "c", 6, 1)])).unwrap();
     assert_eq!(server.requests().len(), 4, "a redirect is no delivery and is not followed");
+}
+
+#[test]
+fn two_pipelines_with_sinks_of_one_name_post_under_different_keys_and_each_under_its_own_again() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let post = |pipeline: &str, options: &[(&str, &str)]| {
+        let connectors = PipelineConnectors::new(Some(&folder.path().join(pipeline)));
+        let mut out = connectors.open_sink(&sink(&server.url(), Format::Upsert, options)).unwrap();
+        out.write(&changes(&[(1, "a", 5, 1)])).unwrap();
+        server.requests().last().unwrap().header("idempotency-key").to_string()
+    };
+    let (first, second) = (post("first", &[]), post("second", &[]));
+    assert_ne!(first, second);
+    assert_eq!(post("first", &[]), first);
+    // A name of its own goes with a pipeline that moves to another place.
+    let named = [("idempotency_scope", "orders")];
+    assert_eq!(post("first", &named), post("second", &named));
+    let refused = BuiltIn.check_sink(&sink("https://h/x", Format::Plain, &[("idempotency_scope", "")])).unwrap_err();
+    assert_eq!(refused.message, "idempotency_scope is empty; leave it out, or give it a name");
 }
 
 #[test]

@@ -60,6 +60,7 @@ log.cleaner.dedupe.buffer.size=4194304
 log.cleaner.backoff.ms=200
 log.index.size.max.bytes=262144
 log.retention.check.interval.ms=1000
+log.retention.ms=-1
 message.max.bytes=20971520
 replica.fetch.max.bytes=20971520
 replica.lag.time.max.ms=3000

@@ -19,6 +19,9 @@ pub enum StepCut {
 
 /// Is told what a step is about to compute, so that whoever finds the process dead knows where to look.
 pub trait StepJournal: Debug + Send + Sync {
+    /// Called once, before the first step: the checkpoint it goes on from has so many events; 0 if there is none.
+    fn resumed(&self, events: u64);
+
     /// Called before the workers get the step. So many steps, this one included, are open.
     fn opening(&self, end: Epoch, records: &[StepRecords], open_steps: usize);
 

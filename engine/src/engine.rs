@@ -14,8 +14,8 @@ use freshet_core::{
 
 use crate::bridge::{
     Around, Buried, DeadLetterBox, Decisions, EngineReader, FeatureStore, Ingest, Pace, Positions, Progress, QuestionTimes, Questions, Replayer,
-    Routes, Running, Scorers, SinkPlace, SinkThread, SourceInput, Tickets, ViewLog, dead_letter_schema, sources_of_views, start_workers,
-    with_columns_of_today,
+    Routes, Running, Scorers, SinkPlace, SinkThread, SourceInput, Tickets, Times, ViewLog, Watermarks, dead_letter_schema, sources_of_views,
+    start_workers, with_columns_of_today,
 };
 use crate::checkpoint::{Checkpointer, LocalBlobs, Manifest, Place};
 use crate::config::{EngineConfig, StepCut};
@@ -67,7 +67,9 @@ impl Engine {
             restore_logs(&logs, restore)?;
         }
         let positions = Arc::new(Positions::default());
-        let around = Around { clock: plan.clock, metrics: metrics.clone(), positions: positions.clone(), from: None, until: config.until };
+        let watermarks = Arc::new(Watermarks::new(plan.sources.len()));
+        let times = Times { watermarks: watermarks.clone(), progress: progress.clone(), closes: closes_windows(&plan) };
+        let around = Around { clock: plan.clock, metrics: metrics.clone(), positions: positions.clone(), from: None, until: config.until, times };
         let (sources, buried) = open_sources(&plan, &config, connectors, &logs, around, restore.as_ref())?;
         let sinks = Arc::new(open_sinks(&plan, connectors, &metrics, checkpointer.is_none(), restore.as_ref())?);
         let routes = Arc::new(Routes::new(plan.models.len()));
@@ -101,6 +103,7 @@ impl Engine {
             questions: questions.clone(),
             scorers: plan.nodes.iter().any(|node| matches!(node.op, Op::Predict { .. })).then(|| Scorers::start(workers)).transpose()?,
             source_names: names.clone(),
+            watermarks,
         });
         let (guards, commands) = start_workers(workers, shared, metrics.clone(), restore.clone())?;
         let pace = Pace::new(progress.clone(), metrics.clone(), sinks.clone(), config.events_per_second);
@@ -109,6 +112,9 @@ impl Engine {
             progress.resume(restore.manifest.epoch.next());
             metrics.events.store(restore.manifest.events, std::sync::atomic::Ordering::Relaxed);
             metrics.epoch.store(restore.manifest.epoch.0, std::sync::atomic::Ordering::Relaxed);
+        }
+        if let Some(journal) = &config.journal {
+            journal.resumed(restore.as_ref().map_or(0, |restore| restore.manifest.events));
         }
         let tickets = match plan.clock {
             ClockKind::Event => None,
@@ -128,6 +134,8 @@ impl Engine {
             last,
             pace,
             checkpointed: Instant::now(),
+            taken: Instant::now(),
+            store: Default::default(),
             tickets,
         };
         Ok(Engine { reader, replayer, metrics, questions, sinks, running: Some(Running::start(ingest, guards)?), _lock: lock })
@@ -243,6 +251,11 @@ fn lock_folder(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Whether some view waits for its windows to close.
+fn closes_windows(plan: &Plan) -> bool {
+    plan.nodes.iter().any(|node| matches!(node.op, Op::Gate { .. } | Op::EmitOnClose { .. }))
+}
+
 fn open_stores(plan: &Plan) -> Result<BTreeMap<NodeId, Arc<FeatureStore>>> {
     let mut stores = BTreeMap::new();
     for (index, node) in plan.nodes.iter().enumerate() {
@@ -267,6 +280,11 @@ fn open_logs(plan: &Plan) -> Result<BTreeMap<String, Arc<ViewLog>>> {
             add(view.name.clone(), view.schema.clone(), plan.node(view.node).append_only)?;
         }
         add(error_view(&view.name), error_schema(), false)?;
+    }
+    for node in &plan.nodes {
+        if let Op::Gate { view, .. } = &node.op {
+            add(format!("late({view})"), error_schema(), false)?;
+        }
     }
     for source in &plan.sources {
         add(format!("late({})", source.name), source.schema.clone(), source.format == freshet_core::Format::Plain)?;
@@ -353,7 +371,7 @@ fn open_sources(
     let (mut sources, mut buried) = (Vec::new(), Vec::new());
     for (index, def) in plan.sources.iter().enumerate() {
         let log = |kind: &str| logs[&format!("{kind}({})", def.name)].clone();
-        let (letters, slot) = DeadLetterBox::open(&def.name, index, log("dead_letters"));
+        let (letters, slot) = DeadLetterBox::open(def, index, log("dead_letters"), around.metrics.clone());
         buried.push(Buried { def: def.clone(), log: log("dead_letters"), slot });
         let around = Around { from: config.from.get(&def.name).copied(), ..around.clone() };
         let mut input = SourceInput::new(index, def.clone(), around, log("late"), letters);

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub clock_jumps: AtomicU64,
     pub clock_offset_ms: AtomicI64,
     pub finished: AtomicBool,
+    /// A checkpoint is being written.
+    pub checkpointing: AtomicBool,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
     changed: Condvar,
@@ -33,6 +35,10 @@ pub struct Metrics {
     /// Rows scored and rows whose scoring failed, by model.
     scored: Mutex<BTreeMap<usize, (u64, u64)>>,
     checkpoint: Mutex<Option<(Epoch, Instant, u64)>>,
+    /// Whether checkpoints and tickets can be written down.
+    checkpoints: Mutex<Shown>,
+    /// The first epoch that was handed out.
+    first: AtomicU64,
     /// When the pipeline was first seen in each state.
     since: Mutex<BTreeMap<&'static str, Epoch>>,
 }
@@ -50,6 +56,13 @@ pub struct SourceCounts {
     watermarks: VecDeque<(Epoch, Epoch)>,
     pub dead_letters: BTreeMap<String, u64>,
     pub late_rows: u64,
+    /// T23; None: whole from its beginning.
+    pub complete_since: Option<Epoch>,
+    /// Dead letters that are kept, their bytes, those that retention took, and those that came in again.
+    pub letters_kept: u64,
+    pub letters_bytes: u64,
+    pub letters_dropped: u64,
+    pub letters_replayed: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -74,6 +87,10 @@ impl Shown {
     /// It got on just now.
     pub fn touch(&mut self) {
         self.0.get_or_insert_with(begun).progress = Some(machine_now());
+    }
+
+    pub fn known(&self) -> Option<ObjectState> {
+        self.0.clone()
     }
 
     pub fn get(&self) -> ObjectState {
@@ -185,6 +202,12 @@ impl Metrics {
         complete.map(|(_, watermark)| *watermark).filter(|_| !sources[index].ended)
     }
 
+    /// From when on all of these sources are whole (T23). None: from their beginning.
+    pub fn complete_since(&self, indexes: &[usize]) -> Option<Epoch> {
+        let sources = lock(&self.sources);
+        indexes.iter().filter_map(|index| sources[*index].complete_since).max()
+    }
+
     pub fn sink_rows(&self, index: usize, rows: u64) {
         let mut sinks = lock(&self.sinks);
         let counts = sinks.entry(index).or_default();
@@ -223,6 +246,25 @@ impl Metrics {
 
     pub fn checkpointed(&self, epoch: Epoch, bytes: u64) {
         *lock(&self.checkpoint) = Some((epoch, Instant::now(), bytes));
+        let mut checkpoints = lock(&self.checkpoints);
+        checkpoints.show(State::Running, None);
+        checkpoints.touch();
+    }
+
+    /// Whether checkpoints and tickets can be written down, or why not.
+    pub fn checkpoints_state(&self, state: State, reason: Option<String>) {
+        lock(&self.checkpoints).show(state, reason);
+    }
+
+    /// None: the pipeline writes none.
+    pub fn checkpoints(&self) -> Option<ObjectState> {
+        lock(&self.checkpoints).known()
+    }
+
+    /// A step up to this epoch has been handed out.
+    pub fn handed_out(&self, end: Epoch) {
+        let _ = self.first.compare_exchange(0, end.0, Relaxed, Relaxed);
+        self.epoch.store(end.0, Relaxed);
     }
 
     /// Epoch, age and bytes of the last checkpoint.
@@ -243,7 +285,7 @@ impl Metrics {
     }
 
     pub fn sources(&self) -> Vec<SourceStatus> {
-        let newest = self.epoch.load(Relaxed);
+        let (newest, first) = (self.epoch.load(Relaxed), self.first.load(Relaxed));
         let failure = self.failure();
         let state = |source: &SourceCounts| match (&failure, source.state.get()) {
             (Some(error), state) if !matches!(state.state, State::Failed | State::Ended) => {
@@ -259,10 +301,15 @@ impl Metrics {
                 lag_rows: source.lag_rows,
                 rows: source.rows,
                 ended: source.ended,
-                lag_ms: if source.ended { 0 } else { newest.saturating_sub(source.epoch) },
+                lag_ms: if source.ended || source.lag_rows == Some(0) { 0 } else { newest.saturating_sub(source.epoch.max(first)) },
                 watermark: source.watermarks.back().map(|(_, watermark)| *watermark),
                 dead_letters: source.dead_letters.iter().map(|(reason, count)| (reason.clone(), *count)).collect(),
                 late_rows: source.late_rows,
+                complete_since: source.complete_since,
+                letters_kept: source.letters_kept,
+                letters_bytes: source.letters_bytes,
+                letters_dropped: source.letters_dropped,
+                letters_replayed: source.letters_replayed,
             })
             .collect()
     }

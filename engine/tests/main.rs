@@ -4,6 +4,7 @@
 mod control;
 mod drift;
 mod hindsight;
+mod joins;
 mod offload;
 mod oracle;
 mod partitions;

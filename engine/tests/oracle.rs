@@ -58,10 +58,16 @@ fn append_only_nodes_equal_the_interpreter_and_repeat_equal_rows() {
     for index in 0..plan.nodes.len() {
         let inputs_append = plan.nodes[index].inputs.iter().all(|input| plan.nodes[input.index()].append_only);
         plan.nodes[index].append_only = match plan.nodes[index].op {
-            Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Join { .. } => inputs_append,
-            Op::Drift { .. } => true,
-            Op::Lookup { .. } | Op::Predict { .. } => plan.nodes[plan.nodes[index].inputs[0].index()].append_only,
-            Op::Upsert { .. } | Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::Feature { .. } => false,
+            Op::Drift { .. } | Op::EmitOnClose { .. } => true,
+            Op::Windows { .. } | Op::Arrival | Op::Gate { .. } | Op::EmitEvery { .. } => inputs_append,
+            Op::Session { .. } | Op::Top { .. } | Op::Over { .. } | Op::Asof { .. } => false,
+            Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Recursive { .. } => inputs_append,
+            Op::Values { .. } | Op::Unnest { .. } => inputs_append,
+            Op::Argument { .. } => unreachable!("it stands in bodies only"),
+            Op::Join { kind, .. } => inputs_append && kind.keeps_append_only(),
+            Op::SetOperation { operation } => inputs_append && operation.keeps_append_only(),
+            Op::Lookup { .. } | Op::LookupJoin { .. } | Op::Predict { .. } => plan.nodes[plan.nodes[index].inputs[0].index()].append_only,
+            Op::Upsert { .. } | Op::TemporalFilter { .. } | Op::Aggregate { .. } | Op::SingleRow | Op::Feature { .. } => false,
         };
     }
     plan.sources.iter_mut().for_each(|source| source.format = Format::Plain);

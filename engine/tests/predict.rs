@@ -96,7 +96,7 @@ fn predicting() -> Plan {
     let same = fields_of(&plan, left);
     let recent = node(&mut plan, Op::TemporalFilter { bounds }, &[left], same);
     add_predict(&mut plan, recent);
-    let sum = |argument, function| freshet_core::AggregateCall { function, argument: Some(argument), label: None, distinct: false, filter: None };
+    let sum = |argument, function| freshet_core::AggregateCall::new(function, Some(argument));
     let calls = vec![sum(8, freshet_core::AggregateFunction::Sum), sum(9, freshet_core::AggregateFunction::Max)];
     let key = plan.node(scored).schema.field(0).clone();
     let columns = vec![key, Field::new("total", DataType::Float64, true), Field::new("version", DataType::Int64, true)];

@@ -1,17 +1,19 @@
 //! Reads from outside: one instant for all views, exact at any kept epoch, and equal to the interpreter.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use freshet_core::{
-    Epoch, FeatureAnswer, FeatureRequest, NodeId, Op, Plan, ReadMode, ReadPoint, ServiceColumn, ServiceDef, ServicePart, Value, ViewKind,
+    Epoch, FeatureAnswer, FeatureRequest, FeatureSpec, NodeId, Op, Plan, ReadMode, ReadPoint, ServiceColumn, ServiceDef, ServicePart, Status, Value,
+    ViewKind,
 };
 use freshet_engine::{Engine, EngineConfig, StepCut};
-use freshet_testkit::Interpreter;
 use freshet_testkit::compare::{accumulate, assert_same, content_of};
 use freshet_testkit::generate::Shape;
+use freshet_testkit::{Interpreter, assign_epochs};
 
 use crate::plans::every_operator;
 use crate::running::{connectors, interpreter, observed, run};
@@ -138,6 +140,73 @@ fn t16_features_as_of_any_kept_instant_equal_the_interpreter() {
         }
         engine.shutdown().unwrap();
     }
+}
+
+/// Whether rows of this source reach the node.
+fn reads(plan: &Plan, node: NodeId, source: usize) -> bool {
+    let node = plan.node(node);
+    matches!(node.op, Op::Source { source: found } if found == source) || node.inputs.iter().any(|input| reads(plan, *input, source))
+}
+
+/// T23 by its letter: q − w < complete_since for some window that the feature reads.
+fn is_incomplete(spec: &FeatureSpec, feature: usize, q: Epoch, since: Epoch) -> bool {
+    let FeatureSpec::Rolling(spec) = spec else { return false };
+    let columns = spec.features[feature].expr.columns();
+    let windows = columns.iter().filter_map(|column| spec.aggregates.get(column.checked_sub(spec.entity.len())?)).map(|aggregate| aggregate.window);
+    windows.into_iter().any(|window| window.lower.is_none_or(|edge| (q.0 as i64) - edge.offset_ms < since.0 as i64))
+}
+
+#[test]
+fn t23_a_window_that_reaches_behind_where_reading_began_is_incomplete_and_keeps_its_value() {
+    let plan = with_service(observed(every_operator()));
+    let (mut incomplete, mut complete) = (0, 0);
+    for seed in 420..424 {
+        let input = connectors(&plan, seed, &Shape { rows: 60, ..Shape::default() }).with_cut("left");
+        let interpreter = interpreter(&plan, &input);
+        let left = plan.sources.iter().position(|def| def.name == "left").unwrap();
+        let mut firsts = BTreeMap::new();
+        for row in assign_epochs(&plan.sources[left], left, input.records("left")).unwrap().rows.into_iter().filter(|row| !row.dead) {
+            firsts.entry(row.position >> 40 & 0xffff).or_insert(row.epoch);
+        }
+        let since = *firsts.values().max().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = EngineConfig { data_dir: Some(folder.path().into()), history_ms: u64::MAX, ..EngineConfig::default() };
+        let engine = run(&plan, config.clone(), &input);
+        let reader = engine.reader();
+        assert_eq!(reader.status().sources[left].complete_since, Some(since));
+        let end = interpreter.end();
+        let soon = [1, 100, 1_000, 3_000, 10_000].map(|after| Epoch((since.0 + after).min(end.0)));
+        for instant in soon.into_iter().chain([end]) {
+            let mode = ReadMode::AsOf(instant);
+            let answer = reader.features(&FeatureRequest { service: "all".into(), rows: keys(), mode }).unwrap();
+            let mut column = 0;
+            for view in plan.views.iter().filter(|view| view.kind == ViewKind::Feature) {
+                let Op::Feature { spec, .. } = &plan.node(view.node).op else { panic!("a feature view is one") };
+                for feature in 0..view.schema.fields().len() - 1 {
+                    let cut = reads(&plan, view.node, left) && is_incomplete(spec, feature, answer.point.q, since);
+                    for (row, key) in Value::rows_of(&keys()).unwrap().into_iter().enumerate() {
+                        let expected = interpreter.lookup(view.node, &key, answer.point);
+                        let status = match expected.statuses[feature] {
+                            Status::Present | Status::NullValue if cut => Status::Incomplete,
+                            status => status,
+                        };
+                        let place = format!("seed {seed}: {} feature {feature} of {key:?} at {:?}", view.name, answer.point);
+                        assert_eq!(answer.statuses[column][row], status, "{place}");
+                        assert_eq!(Value::of(answer.features.column(column), row).unwrap(), expected.values[feature], "{place}");
+                        incomplete += usize::from(status == Status::Incomplete);
+                        complete += usize::from(matches!(status, Status::Present | Status::NullValue));
+                    }
+                    column += 1;
+                }
+            }
+        }
+        engine.shutdown().unwrap();
+        // Where reading began is known after a restart too.
+        let engine = run(&plan, config, &input);
+        assert_eq!(engine.reader().status().sources[left].complete_since, Some(since));
+        engine.shutdown().unwrap();
+    }
+    assert!(incomplete > 10 && complete > 50, "{incomplete} incomplete, {complete} complete");
 }
 
 #[test]

@@ -146,16 +146,19 @@ fn a_source_that_is_away_is_retried_while_others_go_on_and_nothing_is_lost() {
     let status = reader.status();
     assert_eq!(status.sources[0].state.state, State::Retrying);
     assert!(status.sources[0].state.reason.as_deref().unwrap().contains("refuses connections"), "{:?}", status.sources[0].state);
+    assert!(status.sources[0].lag_ms < 20_000, "what has never come is late since the start, not since 1970: {}", status.sources[0].lag_ms);
     assert_eq!((status.sources[1].state.state, status.views[1].state.state), (State::Running, State::Running));
     left.set_away(None);
     eventually("what was away comes in", || input.written.sink_log("n0").changes.len() == 40);
     left.set_away(Some("gone again"));
     eventually("its state says so", || reader.status().sources[0].state.reason.as_deref() == Some("gone again"));
+    assert_eq!(reader.status().sources[0].lag_rows, None, "nobody knows what waits where nobody can look");
     feed(&left, 40..80);
     left.set_away(None);
     eventually("and comes back", || input.written.sink_log("n0").changes.len() == 80);
     eventually("its state says that too", || reader.status().sources[0].state.state == State::Running);
     eventually("its lag falls to zero", || reader.status().sources[0].lag_rows == Some(0));
+    assert_eq!(reader.status().sources[0].lag_ms, 0);
     left.end();
     right.end();
     engine.wait().unwrap();
@@ -177,13 +180,75 @@ fn a_sink_that_is_away_holds_up_neither_the_start_nor_the_views() {
     eventually("the view has the rows", || reader.status().views[0].rows == 200);
     assert_eq!(reader.status().sinks[0].state.state, State::Retrying);
     assert!(reader.status().sinks[0].state.reason.as_deref().unwrap().contains("is away"));
+    assert!(reader.status().sinks[0].lag_rows > 0, "{:?}", reader.status().sinks[0]);
     assert_eq!(input.stream("left").accepted(0), 0, "what no sink has is in no checkpoint");
     input.set_sinks_away(false);
     eventually("the sink has them too", || input.written.sink("n0").len() == 200);
     eventually("they are durable", || input.stream("left").accepted(0) == 100);
     assert_eq!(reader.status().sinks[0].state.state, State::Running);
+    assert_eq!((reader.status().sinks[0].lag_rows, reader.status().sinks[0].lag_ms), (0, 0));
     engine.shutdown().unwrap();
     assert_eq!(numbers(&input.written.sink("n0")), (0..200).collect::<Vec<i128>>());
+}
+
+#[test]
+fn a_store_that_is_away_stops_no_answers_and_the_next_checkpoint_holds_everything() {
+    let plan = with_count(plain(&["left"]));
+    let input = StreamConnectors::default().with_stream("left", 2);
+    let folder = tempfile::tempdir().unwrap();
+    let (store, aside) = (folder.path().join("checkpoints"), folder.path().join("aside"));
+    let engine = start(&plan, config(Some(folder.path())), &input);
+    let reader = engine.reader();
+    let checkpoints = |state: State| reader.status().checkpoints.is_some_and(|shown| shown.state == state);
+    feed(&input.stream("left"), 0..40);
+    eventually("the first rows are durable", || input.stream("left").accepted(0) == 20);
+    assert!(checkpoints(State::Running));
+    // Whatever is written there fails from now on, as on a full disk.
+    std::fs::rename(&store, &aside).unwrap();
+    std::fs::write(&store, "").unwrap();
+    feed(&input.stream("left"), 40..80);
+    eventually("its state says so", || checkpoints(State::Retrying));
+    assert!(reader.status().checkpoints.unwrap().reason.unwrap().contains("checkpoints"));
+    assert_eq!(reader.status().failure, None);
+    let found = ask_count(reader.as_ref());
+    assert!((40..=80).contains(&found), "answers go on: {found}");
+    std::fs::remove_file(&store).unwrap();
+    std::fs::rename(&aside, &store).unwrap();
+    eventually("what came meanwhile is durable", || input.stream("left").accepted(0) == 40);
+    assert!(checkpoints(State::Running));
+    // Of other keys, so that what has not changed since comes from the checkpoints before.
+    input.stream("left").push(0, row("other", 80, now_ms() - 5));
+    engine.shutdown().unwrap();
+    let engine = start(&plan, config(Some(folder.path())), &input);
+    eventually("a new generation counts what the old one did", || ask_count(engine.reader().as_ref()) == 80);
+    engine.shutdown().unwrap();
+}
+
+#[test]
+fn a_sink_that_stops_in_the_middle_of_a_write_holds_up_no_view_and_loses_nothing() {
+    const ROWS: i64 = 150;
+    let plan = plain(&["left"]);
+    let input = StreamConnectors::default().with_stream("left", 2);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = start(&plan, config(Some(folder.path())), &input);
+    let reader = engine.reader();
+    feed(&input.stream("left"), 0..10);
+    eventually("a checkpoint has been taken", || input.stream("left").accepted(0) == 5);
+    input.set_sinks_stopped(true);
+    let mut longest = Duration::ZERO;
+    for n in 10..ROWS {
+        let sent = Instant::now();
+        feed(&input.stream("left"), n..n + 1);
+        eventually("the view has the row", || reader.status().views[0].rows == n as u64 + 1);
+        longest = longest.max(sent.elapsed());
+    }
+    assert!(longest < Duration::from_secs(1), "a row took {longest:?}: a checkpoint has waited for the sink");
+    assert_eq!(input.stream("left").accepted(0), 5, "what the sink does not have is in no checkpoint");
+    input.set_sinks_stopped(false);
+    eventually("the sink has all rows", || input.written.sink_log("n0").changes.len() == ROWS as usize);
+    eventually("they are durable", || input.stream("left").accepted(0) == ROWS as u64 / 2);
+    engine.shutdown().unwrap();
+    assert_eq!(numbers(&input.written.sink("n0")), (0..i128::from(ROWS)).collect::<Vec<i128>>());
 }
 
 #[test]
@@ -354,6 +419,17 @@ fn with_count(mut plan: Plan) -> Plan {
         schema: std::sync::Arc::new(arrow::datatypes::Schema::new(vec![schema.field(1).clone()])),
     });
     plan
+}
+
+/// The count of key k; 0 for an unknown one.
+fn ask_count(reader: &dyn freshet_core::Reader) -> i64 {
+    use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+    let keys: ArrayRef = std::sync::Arc::new(StringArray::from(vec!["k"]));
+    let rows = RecordBatch::try_from_iter([("k", keys)]).unwrap();
+    let request = freshet_core::FeatureRequest { service: "counts".into(), rows, mode: freshet_core::ReadMode::Fresh };
+    let answer = reader.features(&request).unwrap();
+    let counts = answer.features.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+    if counts.is_null(0) { 0 } else { counts.value(0) }
 }
 
 #[test]

@@ -17,10 +17,10 @@ fn plan() -> Plan {
     let fields = fields_of(&plan, records);
     let live = node(&mut plan, Op::Upsert { key: vec![0, 1] }, &[records], fields.clone());
     let both = fields.iter().chain(&fields).enumerate().map(|(index, field)| Field::new(format!("c{index}"), field.data_type().clone(), true));
-    let join = Op::Join { left_keys: vec![0], right_keys: vec![0], residual: Vec::new() };
+    let join = Op::inner_join(vec![0], vec![0], Vec::new());
     let both = both.collect();
     node(&mut plan, join, &[live, live], both);
-    let call = |function, argument| AggregateCall { function, argument, label: None, distinct: false, filter: None };
+    let call = AggregateCall::new;
     let calls = vec![call(AggregateFunction::Count, None), call(AggregateFunction::Sum, Some(2)), call(AggregateFunction::Max, Some(1))];
     let types = [DataType::Utf8, DataType::Int64, DataType::Float64, DataType::Int64];
     let grouped = types.into_iter().enumerate().map(|(index, data_type)| Field::new(format!("g{index}"), data_type, true)).collect();

@@ -136,6 +136,9 @@ struct SubmitArgs {
     /// Slows a replay down to this rate
     #[arg(long, value_name = "N")]
     events_per_second: Option<u64>,
+    /// Memory its process may take, for example 800MiB or 2GiB; one that takes more is ended and started again [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = serve::parse_bytes)]
+    memory: Option<u64>,
     /// Return at once, not when it answers
     #[arg(long)]
     no_wait: bool,
@@ -419,8 +422,8 @@ fn dispatch(command: Command) -> Outcome {
             crate::node::run(RunOptions { paths, variables, keep, progress, watch, config, link: None })
         }
         Command::Serve(arguments) => start_server(arguments),
-        Command::Submit(SubmitArgs { name, paths, variables, workers, events_per_second, no_wait, server }) => {
-            serve::submit(SubmitOptions { server, name, paths, variables, workers, events_per_second, no_wait })
+        Command::Submit(SubmitArgs { name, paths, variables, workers, events_per_second, memory, no_wait, server }) => {
+            serve::submit(SubmitOptions { server, name, paths, variables, workers, events_per_second, memory_bytes: memory, no_wait })
         }
         Command::Pipelines(PipelinesArgs { name, server, format }) => serve::pipelines(&server, name.as_deref(), format),
         Command::Stop(ChangeArgs { pipeline, no_wait }) => serve::change(&pipeline.server, &pipeline.name, Verb::Stop, no_wait),

@@ -76,9 +76,13 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
     let (flight, http) = (listeners.flight(), listeners.http());
     let strict = fails_on_bad_data(&program.plan);
     let selects = if link.is_none() { selects(&program) } else { Vec::new() };
+    let tables = program.tables.clone();
     let started = Instant::now();
     let connectors = PipelineConnectors::new(Some(&options.config.data_dir));
     let pushes = connectors.pushes();
+    if link.is_some_and(Link::only_serves) {
+        pushes.stay_away("the pipeline takes no rows: it is paused, or cannot go on; try again once it has been resumed");
+    }
     let engine = tokio::select! {
         started = start_engine(program, options, connectors, folder, format!("grpc://{flight}")) => started?,
         // Nothing has been promised yet; what the last life left stands.
@@ -88,7 +92,7 @@ async fn serve(name: &str, folder: PathBuf, program: Program, options: &RunOptio
         }
     };
     let reader = engine.reader();
-    let queries = Arc::new(PipelineQueries::new(reader.clone()));
+    let queries = Arc::new(PipelineQueries::new(reader.clone()).with_tables(tables, pushes.clone()));
     let watched = Watched::open(reader.as_ref(), queries.clone(), options.watch.as_deref()).map_err(Failure::wrong)?;
     let server = Server::start_with(listeners, name, reader.clone(), queries.clone(), Some(pushes.clone()), Some(engine.replayer()));
     match link {

@@ -1,9 +1,9 @@
 //! Answers as text. In: batches. Out: a table for people, one JSON object a line or CSV for programs.
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use freshet_core::Result;
+use freshet_core::display::texts;
 use freshet_serving::to_json;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,13 +48,6 @@ pub fn cells(batches: &[RecordBatch]) -> Result<Vec<Vec<Option<String>>>> {
         rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect()));
     }
     Ok(rows)
-}
-
-fn texts(column: &ArrayRef) -> Result<Vec<Option<String>>> {
-    let options =
-        FormatOptions::default().with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f")).with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"));
-    let formatter = ArrayFormatter::try_new(column, &options)?;
-    Ok((0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string())).collect())
 }
 
 fn table(schema: &Schema, batches: &[RecordBatch]) -> Result<String> {
@@ -112,7 +105,7 @@ fn csv(schema: &Schema, batches: &[RecordBatch]) -> Result<String> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Float64Array, StringArray, TimestampMillisecondArray};
+    use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMillisecondArray};
 
     use super::*;
 

@@ -39,13 +39,18 @@ fn own_client_prints_tables_json_csv_and_features() {
 
     let changes = text(&sql(&["SUBSCRIBE TO by_city"]).stdout);
     assert!(changes.starts_with("epoch\tdiff\tprogress\tcity\trides"), "{changes}");
-    assert_eq!(changes.lines().filter(|line| line.contains("\t1\tfalse\t")).count(), 2, "{changes}");
+    assert_eq!(changes.lines().filter(|line| line.contains("\t1\tf\t")).count(), 2, "{changes}");
     assert_eq!(text(&sql(&["--format", "json", "SUBSCRIBE TO by_city WITH (SNAPSHOT = false)"]).stdout), "");
     let wrong = sql(&["SUBSCRIBE TO by_city WITH (SNAPSHOTS)"]);
     assert!(text(&wrong.stderr).contains("1:28: SUBSCRIBE has no option snapshots"), "{}", all(&wrong));
+    let wrong = sql(&["SUBSCRIBE TO by_city AS OF now()"]);
+    assert!(text(&wrong.stderr).contains("1:22: AS OF takes an epoch in milliseconds"), "{}", all(&wrong));
     let shown = text(&sql(&["--format", "csv", "SHOW VIEWS"]).stdout);
     assert!(shown.lines().any(|line| line.starts_with("by_city,view,")), "{shown}");
     assert!(text(&sql(&["DESCRIBE by_city"]).stdout).contains("rides"), "the columns of a view");
+    assert!(text(&sql(&["DESCRIBE rides"]).stdout).contains("ride_id"), "the columns of a source");
+    let unknown = sql(&["DESCRIBE by_town"]);
+    assert!(text(&unknown.stderr).contains("there is no source, view or service named by_town"), "{}", all(&unknown));
 
     let keys = ["--keys", "city=Bern,driver=7,hour=11", "--keys", "city=Rom,driver=,hour=12"];
     let features = freshet().args(["features", "get", "ride_features", "--address", &running.flight]).args(keys).output().unwrap();

@@ -238,9 +238,13 @@ fn corrected_records_come_in_again_at_their_offsets_and_leave_the_dead_letters()
 fn t13_a_row_that_was_ahead_of_its_time_comes_in_once_the_time_has_come() {
     let folder = tempfile::tempdir().unwrap();
     let running = start(folder.path());
-    let ahead = format!("{{\"ride_id\": 1, \"city\": \"Bern\", \"fare\": 1.25, \"at\": {}}}", in_seconds(6));
+    let ahead = format!("{{\"ride_id\": 1, \"city\": \"Bern\", \"fare\": 1.25, \"at\": {}}}", in_seconds(9));
     push(&running, &[ahead.as_bytes()]);
     running.wait_until("it is set aside", || letters(&running).len() == 1);
+    let early = command(&running, &["replay", "rides"]);
+    let said = text(&early.stdout);
+    assert!(early.status.code() == Some(1) && said.starts_with("0 of 1 dead letters of rides have come in again"), "{}", all(&early));
+    assert!(said.contains("stays: partition 0, offset 0, field at: event time is more than max_skew (1 second) ahead of the clock"), "{said}");
     running.wait_until("it comes in", || command(&running, &["replay", "rides"]).status.code() == Some(0) && letters(&running).is_empty());
     running.wait_until("it is a row", || sql(&running, "SELECT ride_id, city, fare, place FROM kept").len() == 1);
     assert_eq!(sql(&running, "SELECT * FROM kept"), [json!({"ride_id": 1, "city": "Bern", "fare": 1.25, "place": 0})]);

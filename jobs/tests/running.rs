@@ -62,7 +62,7 @@ impl Running {
 
     /// Status code and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\n\r\n"))
+        send(&self.http, &format!("GET {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\n\r\n"))
     }
 
     pub fn post(&self, path: &str, body: &str) -> (u16, String) {
@@ -70,19 +70,7 @@ impl Running {
     }
 
     pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
-        let length = body.len();
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.send(&format!("POST {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"))
-    }
-
-    fn send(&self, request: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.http).unwrap();
-        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer has a head and a body");
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_string())
+        post(&self.http, path, headers, body)
     }
 
     pub fn signal(&self, name: &str) {
@@ -115,6 +103,23 @@ impl Running {
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
+}
+
+/// Status code and body of a POST to this address.
+pub fn post(http: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    let length = body.len();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    send(http, &format!("POST {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"))
+}
+
+fn send(http: &str, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(http).unwrap();
+    stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer has a head and a body");
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_string())
 }
 
 impl Drop for Running {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clients::python;
-use crate::running::{all, freshet, tests_folder, text};
+use crate::running::{all, freshet, post, tests_folder, text};
 use crate::serving::{Serving, rows, wait_for_end};
 
 const BY_CITY: &str = "SELECT city, rides FROM by_city ORDER BY city";
@@ -42,6 +42,10 @@ fn a_submitted_pipeline_is_listed_and_answers_through_the_server() {
     let direct = freshet().args(["sql", "--address", one["flight"].as_str().unwrap(), "--format", "csv", BY_CITY]).output().unwrap();
     assert_eq!(rows(&direct), ["Bern,3", "Genf,1"]);
 
+    // What a server left behind that died while it dropped a pipeline is not taken over by the next one of that name.
+    let left = data.path().join("pipelines/tram/checkpoints");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("manifest-00000000000000000007.json"), "{").unwrap();
     let second = serving.submit_rides("tram");
     assert!(second.status.success(), "{}", all(&second));
     let unnamed = serving.sql(None, BY_CITY);
@@ -51,7 +55,14 @@ fn a_submitted_pipeline_is_listed_and_answers_through_the_server() {
     assert!(text(&unknown.stderr).contains("there is no pipeline bus; known: taxi, tram"), "{}", all(&unknown));
     let again = serving.submit_rides("tram");
     assert_eq!(again.status.code(), Some(2));
-    assert!(text(&again.stderr).contains("there is a pipeline tram already"), "{}", all(&again));
+    assert!(text(&again.stderr).contains("there is a pipeline tram already, and it is this one"), "{}", all(&again));
+    let changed = data.path().join("pipeline.sql");
+    fs::write(&changed, "SET clock = 'event';\nCREATE SOURCE r (a INT) WITH (connector = 'file', path = 'x') FORMAT PLAIN ENCODE JSON;\n").unwrap();
+    let other = serving.ask(&["submit", "tram", changed.to_str().unwrap()]);
+    assert_eq!(other.status.code(), Some(2));
+    let said = text(&other.stderr);
+    assert!(said.contains("pipeline.sql") && said.contains("submit the new one under another name") && said.contains("freshet drop tram"), "{said}");
+    serving.wait_for_state("tram", "finished");
 
     let dropped = serving.ask(&["drop", "tram"]);
     assert!(dropped.status.success(), "{}", all(&dropped));
@@ -68,6 +79,10 @@ fn what_does_not_compile_starts_nothing_and_names_file_line_and_column() {
     let bad = serving.ask(&["submit", "bad", script.to_str().unwrap()]);
     assert_eq!(bad.status.code(), Some(2), "{}", all(&bad));
     assert!(text(&bad.stderr).contains(&format!("error: {}:2:", script.display())), "{}", all(&bad));
+    fs::write(&script, "SET clock = 'event';\n").unwrap();
+    let empty = serving.ask(&["submit", "empty", script.to_str().unwrap()]);
+    assert_eq!(empty.status.code(), Some(2), "{}", all(&empty));
+    assert!(text(&empty.stderr).contains("declares no source and no view"), "{}", all(&empty));
     assert_eq!(serving.get("/v1/pipelines").1, "{\"pipelines\":[]}");
 
     let folder = tests_folder().join("loop");
@@ -145,6 +160,8 @@ fn paused_pipelines_answer_and_the_catalog_survives_a_killed_server() {
     let runs = serving.wait_for_state("runs", "finished");
     assert_eq!((&runs["generation"], &runs["restarts"]), (&2.into(), &0.into()), "{runs}");
     serving.wait_until("pauses", "paused and answering", |shown| shown["state"] == "paused" && shown["flight"].is_string());
+    let pushed = post(serving.shown("pauses")["http"].as_str().unwrap(), "/v1/ingest/rides", &[], "{}");
+    assert!(pushed.0 != 200 && pushed.1.contains("\"unavailable\"") && pushed.1.contains("takes no rows"), "{pushed:?}");
     assert_eq!(serving.shown("stops")["state"], "stopped");
     for name in ["runs", "pauses"] {
         assert_eq!(rows(&serving.sql(Some(name), BY_CITY)), ["Bern,3", "Genf,1"], "{name}");

@@ -115,6 +115,29 @@ fn a_pipeline_without_memory_dies_alone() {
 }
 
 #[test]
+fn a_pipeline_that_takes_more_memory_than_it_may_is_ended_alone_and_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let serving = Serving::start(&data.path().join("state"), &[], Some("b:swell@rides:0:100"));
+    assert!(serving.submit_rides("a").status.success());
+    serving.wait_for_state("a", "finished");
+    write_rides(data.path(), 1_000);
+    let (pipeline, folder) = (tests_folder().join("pipeline"), format!("data={}", data.path().display()));
+    let submit = ["submit", "b", pipeline.to_str().unwrap(), "--var", &folder, "--no-wait", "--memory"];
+    let wrong = serving.ask(&[&submit[..], &["much"]].concat());
+    assert!(wrong.status.code() == Some(2) && text(&wrong.stderr).contains("is no number of bytes"), "{}", all(&wrong));
+    let submitted = serving.ask(&[&submit[..], &["400MiB"]].concat());
+    assert!(submitted.status.success(), "{}", all(&submitted));
+    undisturbed(&serving, "a", || {
+        let looping = serving.wait_for_state("b", "crash_looping");
+        let reason = looping["reason"].as_str().unwrap();
+        assert!(reason.contains("more than the 400 MiB of --memory") && reason.contains("offset 100"), "{reason}");
+    });
+    let metrics = serving.get("/metrics").1;
+    assert!(metrics.contains("freshet_pipeline_memory_limit_bytes{pipeline=\"b\"} 419430400\n"), "{metrics}");
+    assert!(metrics.contains("freshet_pipeline_resident_memory_bytes{pipeline=\"a\"} "), "{metrics}");
+}
+
+#[test]
 fn a_pipeline_that_hangs_is_started_again() {
     let data = tempfile::tempdir().unwrap();
     let serving = Serving::start(&data.path().join("state"), &["--stuck-after", "5"], Some("b:hang@rides:0:100"));

@@ -3,8 +3,13 @@
 mod epochs;
 mod export;
 mod faults;
+#[path = "../../connectors/tests/kafka_broker.rs"]
+#[allow(dead_code, reason = "the tests of the connectors use all of it")]
+mod kafka_broker;
+mod kafka_year;
 mod leak;
 mod machine_health;
+mod nexmark;
 mod node;
 mod online;
 mod policies;

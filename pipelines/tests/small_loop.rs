@@ -27,8 +27,13 @@ pub struct Month {
 
 impl Month {
     pub fn open() -> Month {
+        Month::of(DAYS)
+    }
+
+    /// A short one.
+    pub fn of(days: i64) -> Month {
         let folder = tempfile::tempdir().unwrap();
-        Month { data: first_days(&data_folder(), DAYS, &folder.path().join("data")), folder }
+        Month { data: first_days(&data_folder(), days, &folder.path().join("data")), folder }
     }
 
     pub fn path(&self) -> &Path {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use datafusion::sql::sqlparser::tokenizer::Location;
 pub use datafusion::sql::sqlparser::{
-    ast::{DataType, Expr, Ident, Query},
+    ast::{DataType, Expr, Ident, Insert, ObjectName, Query, Statement as SqlStatement},
     tokenizer::Span,
 };
 pub use freshet_core::{DriftMethod, Encode, Format, Metric, SecretFrom};
@@ -48,6 +48,7 @@ impl PartialEq for Statement {
 pub enum Stmt {
     Set(Set),
     CreateSecret(CreateSecret),
+    CreateFunction(CreateFunction),
     CreateSource(CreateSource),
     CreateView(CreateView),
     CreateMaterializedView(CreateMaterializedView),
@@ -58,6 +59,10 @@ pub enum Stmt {
     CreateTrainingSet(CreateTrainingSet),
     CreateDriftMonitor(CreateDriftMonitor),
     CreateRetrainingJob(Box<CreateRetrainingJob>),
+    /// INSERT, UPDATE, DELETE.
+    Write(Box<Write>),
+    Drop(Drop),
+    Flush,
     Explain(Explain),
     Select(Box<Query>),
 }
@@ -94,11 +99,71 @@ pub struct CreateSecret {
     pub place: Place,
 }
 
-/// `CREATE SOURCE`, and `CREATE TABLE … WITH (connector = …)`, which means the same.
+/// INSERT, UPDATE or DELETE of one table, as sqlparser reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    pub table: Ident,
+    pub statement: SqlStatement,
+}
+
+impl Write {
+    /// The query of an INSERT and the columns it names; None for UPDATE and DELETE.
+    pub fn inserted(&self) -> Option<(&Query, &[ObjectName])> {
+        match &self.statement {
+            SqlStatement::Insert(Insert { source: Some(query), columns, .. }) => Some((query.as_ref(), columns.as_slice())),
+            _ => None,
+        }
+    }
+
+    pub fn verb(&self) -> &'static str {
+        match &self.statement {
+            SqlStatement::Insert(_) => "INSERT",
+            SqlStatement::Update(_) => "UPDATE",
+            _ => "DELETE",
+        }
+    }
+}
+
+/// `DROP kind [IF EXISTS] name [CASCADE]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drop {
+    /// Upper case: `SOURCE`, `MATERIALIZED VIEW`, ….
+    pub kind: &'static str,
+    pub name: Ident,
+    pub if_exists: bool,
+    pub cascade: bool,
+}
+
+/// What a `CREATE SOURCE` or `CREATE TABLE` declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// `CREATE SOURCE`, and `CREATE TABLE … WITH (connector = …, type = 'source')`, which means the same.
+    #[default]
+    Source,
+    /// `CREATE TABLE … WITH (connector = …)`: a sink if the script has an INSERT INTO it, else a source.
+    Either,
+    /// `CREATE TABLE … WITH (connector = …, type = 'sink')`: what INSERT INTO writes to.
+    Sink,
+    /// `CREATE TABLE` without connector: rows of statements are kept, those of a stream pass by.
+    Stored,
+}
+
+/// `c AS e`, `c TYPE GENERATED ALWAYS AS (e) STORED`; also the default of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnValue {
+    /// Index of the column.
+    pub column: usize,
+    pub expr: Expr,
+    /// `c AS e`: the type is that of the expression, and the column's declared one means nothing.
+    pub untyped: bool,
+}
+
+/// `CREATE SOURCE` and `CREATE TABLE`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateSource {
     pub name: Ident,
     pub if_not_exists: bool,
+    pub role: Role,
     pub columns: Vec<Column>,
     /// Those of `columns` that the record's surroundings fill, in their order: `METADATA FROM '…'` and `INCLUDE …`.
     pub metadata: Vec<Included>,
@@ -107,8 +172,13 @@ pub struct CreateSource {
     pub watermark: Option<Watermark>,
     pub lateness: Option<Duration>,
     pub arrival: Option<Ident>,
+    pub computed: Vec<ColumnValue>,
+    /// `DEFAULT e`, of stored tables only.
+    pub defaults: Vec<ColumnValue>,
     pub options: Vec<OptionEntry>,
     pub encoding: Option<Encoding>,
+    /// `CREATE TABLE … AS query`.
+    pub query: Option<Box<Query>>,
 }
 
 /// A column with its declared type.
@@ -145,6 +215,14 @@ pub struct Encoding {
     pub place: Place,
 }
 
+/// `CREATE FUNCTION name AS 'class'`: names a class that is not there; a function of that name is ours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateFunction {
+    pub name: Ident,
+    pub if_not_exists: bool,
+    pub class: String,
+}
+
 /// `CREATE [OR REPLACE] VIEW`: a name for a query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateView {
@@ -159,6 +237,19 @@ pub struct CreateMaterializedView {
     pub name: Ident,
     pub if_not_exists: bool,
     pub query: Box<Query>,
+    pub emit: Emit,
+}
+
+/// When a view shows what has changed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Emit {
+    /// At once; nothing is written, or `EMIT ON CHANGE`.
+    #[default]
+    OnChange,
+    /// `EMIT ON WINDOW CLOSE`: rows once, when their window closes.
+    OnWindowClose(Place),
+    /// `EMIT EVERY INTERVAL '…'`: at its multiples since 1970.
+    Every(Duration),
 }
 
 /// `CREATE FEATURE VIEW … ENTITY (…) TIMESTAMP c [TTL …] [WINDOWS (…)] [HOP …] [WITH (…)] AS query`.
@@ -500,7 +591,12 @@ impl Stmt {
         match self {
             Stmt::Set(_) => "SET",
             Stmt::CreateSecret(_) => "CREATE SECRET",
-            Stmt::CreateSource(_) => "CREATE SOURCE",
+            Stmt::CreateFunction(_) => "CREATE FUNCTION",
+            Stmt::CreateSource(CreateSource { role: Role::Source, .. }) => "CREATE SOURCE",
+            Stmt::CreateSource(_) => "CREATE TABLE",
+            Stmt::Write(write) => write.verb(),
+            Stmt::Drop(_) => "DROP",
+            Stmt::Flush => "FLUSH",
             Stmt::CreateView(_) => "CREATE VIEW",
             Stmt::CreateMaterializedView(_) => "CREATE MATERIALIZED VIEW",
             Stmt::CreateFeatureView(_) => "CREATE FEATURE VIEW",
@@ -529,7 +625,7 @@ impl Stmt {
             | Stmt::CreateTrainingSet(CreateTrainingSet { name, .. })
             | Stmt::CreateDriftMonitor(CreateDriftMonitor { name, .. }) => Some(name),
             Stmt::CreateRetrainingJob(job) => Some(&job.name),
-            Stmt::Set(_) | Stmt::Explain(_) | Stmt::Select(_) => None,
+            Stmt::Set(_) | Stmt::CreateFunction(_) | Stmt::Explain(_) | Stmt::Select(_) | Stmt::Write(_) | Stmt::Drop(_) | Stmt::Flush => None,
         }
     }
 }

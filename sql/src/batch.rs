@@ -1,6 +1,6 @@
 //! The oracle: DataFusion's batch answer to a view's SQL over given tables, as if all had been there at once.
 //!
-//! It shares the parser with the engine's way, and the resolution of names; not our rules, the lowering or any operator.
+//! It shares the parser with the engine's way, the resolution of names and what decides ties; not our rules, the lowering or any operator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ use crate::compile::{Program, on_large_stack};
 use crate::context::{Catalog, Relation};
 use crate::execute::{execute, memory_table, with_now};
 use crate::parse::parse_query;
+use crate::tables::complete;
+use crate::temporal::without_asof;
+use crate::ties::settle_ties;
+use crate::windowing::{in_batch_form, with_event_time};
 use crate::windows::{TIME_COLUMN, expand};
 
 /// Columns that records have beside those of their source.
@@ -37,8 +41,9 @@ pub fn evaluate(program: &Program, view: &str, tables: &BTreeMap<String, RecordB
 fn evaluate_here(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>, at: Epoch) -> Result<RecordBatch> {
     let schema = program.plan.view(view).ok_or_else(|| Error::invalid(format!("there is no view named {view}")))?.schema.clone();
     let plan = plan_of(program, view, tables, at)?;
-    refuse_lookups(&plan, view)?;
-    let batches = execute(plan)?;
+    let settled = settle_ties(plan).and_then(without_asof).and_then(in_batch_form).map_err(|error| Error::invalid(error.strip_backtrace()))?;
+    refuse_lookups(&settled, view)?;
+    let batches = execute(settled)?;
     let parts = batches
         .iter()
         .map(|batch| {
@@ -58,9 +63,14 @@ fn plan_of(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>
     for source in &program.plan.sources {
         let rows = match (source.format, tables.get(&source.name)) {
             (Format::Upsert, Some(records)) => upserted(source, records)?,
+            // What the script itself inserts.
+            (_, None) if source.is_table() => {
+                let whole = source.rows.iter().map(|rows| complete(source, rows));
+                whole.collect::<std::result::Result<_, _>>().map_err(|refusal| Error::invalid(refusal.message))?
+            }
             (_, rows) => rows.cloned().into_iter().collect(),
         };
-        catalog.relations.insert(source.name.clone(), memory_table(source.schema.clone(), rows)?);
+        catalog.relations.insert(source.name.clone(), memory_table(with_event_time(&source.schema, source.event_time), rows)?);
     }
     for statement in &program.statements {
         let (name, plan) = match &statement.body {

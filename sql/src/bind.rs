@@ -9,12 +9,18 @@ use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement};
 
 use crate::check::{check_maintained, first_now, function_named_in};
 use crate::context::Catalog;
+use crate::count::one_argument;
 use crate::fold::fold_lookups;
+use crate::lateral::unfolded;
 use crate::now::{mentions_now, readable};
 use crate::optimise::{analyse, optimise};
 use crate::predict::{bind_predictions, first_prediction};
 use crate::prediction::place_predictions;
 use crate::refusal::{Refusal, Result};
+use crate::set_operation::counted;
+use crate::subquery::guarded;
+use crate::ties::settle_ties;
+use crate::windowing::{fuse_sessions, place_arrivals, place_windows, spell_bounds};
 
 /// `collect_spans` puts places into errors; VARCHAR stays Utf8; decimal literals would cut DOUBLE columns and panic on 1e3.
 pub(crate) fn parser_options() -> ParserOptions {
@@ -34,9 +40,12 @@ pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan
     if predicts {
         bind_predictions(&mut bound, catalog)?;
     }
+    spell_bounds(&mut bound);
+    one_argument(&mut bound);
     let folded = fold_lookups(bound, catalog);
     let planner = SqlToRel::new_with_options(catalog, parser_options());
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))?;
+    let plan = place_windows(plan, catalog).and_then(place_arrivals).map_err(|refusal| placed(refusal, query))?;
     if predicts { place_predictions(plan, catalog).map_err(|refusal| placed(refusal, query)) } else { Ok(plan) }
 }
 
@@ -53,9 +62,9 @@ pub(crate) fn plan_maintained_as(query: &Query, catalog: &Catalog, change: impl 
 }
 
 fn prepare(plan: LogicalPlan, catalog: &Catalog) -> Result<LogicalPlan> {
-    let analysed = analyse(plan, catalog.options())?;
+    let analysed = analyse(guarded(counted(settle_ties(unfolded(plan)?)?)?)?, catalog.options())?;
     check_intervals(&analysed)?;
-    Ok(optimise(analysed, catalog.options())?)
+    Ok(fuse_sessions(optimise(analysed, catalog.options())?)?)
 }
 
 /// A refusal that knows no place is put at the function it names, else where the query begins.

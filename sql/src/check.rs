@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, Ident, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor,
-    TableVersion, TableWithJoins, Visit, Visitor,
+    Expr, Function, Ident, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion,
+    TableWithJoins, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use freshet_core::{ServiceDef, TrainingMode};
@@ -16,8 +16,6 @@ use crate::error::nearest;
 use crate::fold::{features_name, lookup_alias, lookup_service, lookup_time, normal};
 use crate::refusal::{Refusal, Result};
 use crate::training::asked_of;
-
-const ORDERED: &str = "order and limit when you read it: SELECT … FROM view ORDER BY …";
 
 /// Refuses what no maintained query can have.
 pub(crate) fn check_maintained(query: &Query, catalog: &Catalog) -> Result<()> {
@@ -86,33 +84,17 @@ impl Visitor for Check<'_> {
     type Break = Box<Refusal>;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Box<Refusal>> {
-        if let Some(order_by) = &query.order_by {
-            return stop(Refusal::new("ORDER BY is not kept up to date in a view yet").help(ORDERED).at(order_by.span()));
-        }
-        if let Some(limit) = &query.limit_clause {
-            return stop(Refusal::new("LIMIT is not kept up to date in a view yet").help(ORDERED).at(limit.span()));
-        }
-        if let Some(fetch) = &query.fetch {
-            return stop(Refusal::new("FETCH is not kept up to date in a view yet").help(ORDERED).at(fetch.span()));
-        }
-        if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
-            return stop(Refusal::new("WITH RECURSIVE is not supported yet").at(with.span()));
+        if let Some(fetch) = query.fetch.as_ref().filter(|fetch| fetch.with_ties || fetch.percent) {
+            return stop(
+                Refusal::new("FETCH takes a number of rows in a view, neither PERCENT nor WITH TIES")
+                    .help("… WITH TIES: QUALIFY rank() OVER (ORDER BY …) <= n")
+                    .at(fetch.span()),
+            );
         }
         check_body(&query.body)
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Box<Refusal>> {
-        if let Some(Distinct::On(columns)) = &select.distinct {
-            let place = columns.first().map(|column| column.span()).unwrap_or_else(|| select.span());
-            return stop(
-                Refusal::new("DISTINCT ON is not supported yet")
-                    .help("GROUP BY the key, with min or max; or a feature view, which keeps the latest row per key")
-                    .at(place),
-            );
-        }
-        if let Some(qualify) = &select.qualify {
-            return stop(Refusal::new("QUALIFY is not supported yet").at(qualify.span()));
-        }
         for from in &select.from {
             self.check_first(&from.relation)?;
             for (index, join) in from.joins.iter().enumerate() {
@@ -130,13 +112,6 @@ impl Visitor for Check<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Box<Refusal>> {
         let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
-        if function.over.is_some() {
-            return stop(
-                Refusal::new("window functions (OVER) are not supported in a view yet")
-                    .help("group by a key, or use OVER when you read the view")
-                    .at(function.name.span()),
-            );
-        }
         match function_name(function).as_str() {
             name @ ("current_date" | "today" | "current_time") => stop(
                 Refusal::new(format!("{name} changes without input, so that no view can hold it"))
@@ -168,17 +143,12 @@ fn check_body(body: &SetExpr) -> ControlFlow<Box<Refusal>> {
                     stop(Refusal::new("UNION BY NAME is not supported yet").help("name the columns in one order in both branches").at(right.span()))
                 }
                 (SetOperator::Union, _) => ControlFlow::Continue(()),
-                (op, quantifier) => {
-                    let all = if *quantifier == SetQuantifier::All { " ALL" } else { "" };
-                    stop(
-                        Refusal::new(format!("{op}{all} is not supported yet"))
-                            .help("write it with JOIN, or with IN (SELECT …) on a key")
-                            .at(right.span()),
-                    )
-                }
+                (op, SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName) => stop(
+                    Refusal::new(format!("{op} BY NAME is not supported")).help("name the columns in one order in both branches").at(right.span()),
+                ),
+                _ => ControlFlow::Continue(()),
             }
         }
-        SetExpr::Values(values) => stop(Refusal::new("VALUES is not supported in a view").help("read the rows from a source").at(values.span())),
         _ => ControlFlow::Continue(()),
     }
 }
@@ -201,17 +171,19 @@ impl Check<'_> {
         let constraint = match operator {
             JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) | JoinOperator::CrossJoin(constraint) => constraint,
             JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => constraint,
-            JoinOperator::AsOf { .. } => return stop(Refusal::new("ASOF JOIN is not supported yet").at(factor.span())),
-            JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_) => return stop(outer(factor)),
-            _ => return stop(Refusal::new("this kind of join is not supported yet").help("use JOIN … ON left.key = right.key").at(factor.span())),
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) | JoinOperator::FullOuter(constraint) => constraint,
+            JoinOperator::Semi(constraint) | JoinOperator::LeftSemi(constraint) | JoinOperator::RightSemi(constraint) => constraint,
+            JoinOperator::Anti(constraint) | JoinOperator::LeftAnti(constraint) | JoinOperator::RightAnti(constraint) => constraint,
+            JoinOperator::AsOf { .. } => return check_version(factor),
+            _ => return stop(Refusal::new("this kind of join is not supported").help("use JOIN … ON left.key = right.key").at(factor.span())),
         };
         let is_left = matches!(operator, JoinOperator::Left(_) | JoinOperator::LeftOuter(_));
-        let TableFactor::Table { name, .. } = factor else {
-            return if is_left { stop(outer(factor)) } else { ControlFlow::Continue(()) };
-        };
+        if is_versioned(factor) {
+            return ControlFlow::Continue(());
+        }
+        let TableFactor::Table { name, .. } = factor else { return ControlFlow::Continue(()) };
         match features_name(name) {
             Some(service) => self.check_lookup(factor, service, is_left, constraint),
-            None if is_left => stop(outer(factor)),
             None => check_version(factor),
         }
     }
@@ -361,18 +333,17 @@ impl Visitor for AskedTimes {
     }
 }
 
-fn outer(factor: &TableFactor) -> Refusal {
-    Refusal::new("outer joins are not supported in a view yet")
-        .help("use an inner JOIN; features of a left row come by LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()")
-        .at(factor.span())
+/// A relation joined as of a time; a lookup of features has checks of its own.
+fn is_versioned(factor: &TableFactor) -> bool {
+    matches!(factor, TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(_)), name, .. } if features_name(name).is_none())
 }
 
 /// DataFusion ignores FOR SYSTEM_TIME on a table silently.
 fn check_version(factor: &TableFactor) -> ControlFlow<Box<Refusal>> {
     match factor {
         TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(time)), name, .. } => stop(
-            Refusal::new(format!("FOR SYSTEM_TIME AS OF is for FEATURES(service); {name} is read as it is"))
-                .help("leave it out, or declare a feature view and a feature service over the table")
+            Refusal::new(format!("FOR SYSTEM_TIME AS OF is for the right side of a JOIN; {name} is read as it is"))
+                .help(format!("leave it out, or join: FROM events e LEFT JOIN {name} FOR SYSTEM_TIME AS OF now() ON …"))
                 .at(time.span()),
         ),
         TableFactor::Table { version: Some(_), name, .. } => {

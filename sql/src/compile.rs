@@ -15,6 +15,7 @@ use crate::parse::parse_script;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
 use crate::retraining::check_wall_clock;
+use crate::tables::{Survey, Tables, kept_after};
 use crate::training::TrainingSets;
 
 /// Planning recurses; a deep expression must not end the process.
@@ -44,6 +45,8 @@ pub struct Program {
     pub statements: Vec<Statement>,
     pub explains: Vec<ExplainOutput>,
     pub warnings: Vec<SqlError>,
+    /// What statements of clients may change.
+    pub tables: Tables,
     pub(crate) training: TrainingSets,
 }
 
@@ -66,34 +69,47 @@ pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::r
     })
 }
 
-fn reason_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn reason_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no reason given").to_string()
 }
 
 fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connectors: &dyn Connectors) -> Result<Program, SqlError> {
+    let mut parsed: Vec<(&str, Statement)> = Vec::new();
+    for script in scripts {
+        parsed.extend(parse_script(&script.name, &script.text, variables)?.into_iter().map(|statement| (script.name.as_str(), statement)));
+    }
+    let survey = Survey::of(parsed.iter().map(|(_, statement)| statement));
     let mut pipeline = Pipeline::new(connectors);
+    pipeline.survey = survey.clone();
     let mut statements: Vec<Statement> = Vec::new();
     let mut files: Vec<&str> = Vec::new();
     let mut warnings = Vec::new();
     let mut wanted: Vec<(Explain, String, Location)> = Vec::new();
     let mut explains = Vec::new();
-    for script in scripts {
-        for statement in parse_script(&script.name, &script.text, variables)? {
-            let start = statement.place.start();
-            let placed = |refusal: Refusal| refusal.into_error(&script.name, start);
-            match &statement.body {
-                Stmt::Explain(explain) => match &explain.subject {
-                    // Of what the whole pipeline is in the end.
-                    ExplainSubject::Name(_) => wanted.push((explain.clone(), script.name.clone(), start)),
-                    ExplainSubject::Statement(_) => explains.push(explain::statement(explain, &pipeline).map_err(placed)?),
-                },
-                _ => pipeline.apply(&statement).map_err(placed)?,
+    for (file, statement) in parsed {
+        let start = statement.place.start();
+        let placed = |refusal: Refusal| refusal.into_error(file, start);
+        match &statement.body {
+            Stmt::Explain(explain) => match &explain.subject {
+                // Of what the whole pipeline is in the end.
+                ExplainSubject::Name(_) => wanted.push((explain.clone(), file.to_string(), start)),
+                ExplainSubject::Statement(_) => explains.push(explain::statement(explain, &pipeline).map_err(placed)?),
+            },
+            Stmt::Drop(dropped) => {
+                if let Some(kept) = kept_after(&statements, dropped).map_err(placed)? {
+                    let keep = |index: &usize| kept[*index];
+                    files = (0..files.len()).filter(keep).map(|index| files[index]).collect();
+                    statements = (0..statements.len()).filter(keep).map(|index| statements[index].clone()).collect();
+                    pipeline = pipeline.again(&statements).map_err(placed)?;
+                }
+                continue;
             }
-            warnings.extend(pipeline.take_warnings().into_iter().map(placed));
-            statements.push(statement);
-            files.push(script.name.as_str());
+            _ => pipeline.apply(&statement).map_err(placed)?,
         }
+        warnings.extend(pipeline.take_warnings().into_iter().map(placed));
+        statements.push(statement);
+        files.push(file);
     }
     let settings = pipeline.settings();
     if settings.clock == ClockKind::Wall {
@@ -101,7 +117,9 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
             check_wall_clock(&statement.body).map_err(|refusal| refusal.into_error(file, statement.place.start()))?;
         }
     }
+    pipeline.fill_tables();
     let training = pipeline.training_sets();
+    let tables = Tables::new(&pipeline.stored);
     let plan = pipeline.finish();
     plan.validate().map_err(|error| SqlError::new("", Location { line: 1, column: 1 }, format!("{error}; that is a bug of Freshet")))?;
     if settings.clock == ClockKind::Wall {
@@ -111,8 +129,13 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
             warnings.extend(warning.map(|warning| warning.into_error(file, statement.place.start())));
         }
     }
+    let mut warned = BTreeSet::new();
+    for (statement, file) in statements.iter().zip(&files) {
+        let warning = growth::all_pairs(&statement.body, &plan, &mut warned);
+        warnings.extend(warning.map(|warning| warning.into_error(file, statement.place.start())));
+    }
     for (explain, file, start) in wanted {
         explains.push(explain::named(&explain, &plan, &training, &statements).map_err(|refusal| refusal.into_error(&file, start))?);
     }
-    Ok(Program { plan, settings, statements, explains, warnings, training })
+    Ok(Program { plan, settings, statements, explains, warnings, training, tables })
 }

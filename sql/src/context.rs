@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, TableReference, exec_err, plan_err};
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::{
@@ -17,9 +19,13 @@ use datafusion::sql::sqlparser::ast;
 use freshet_core::{ModelDef, ServiceDef, TrainingMode};
 
 use crate::error::nearest;
+use crate::flink;
+use crate::json::{self, JsonOperators};
 use crate::prediction::function_named;
 use crate::quality;
 use crate::relation::LookupPlanner;
+use crate::temporal::TemporalPlanner;
+use crate::windowing::{WindowPlanner, marker_functions, proctime_function};
 
 /// The type of now() and of TIMESTAMP without a precision (C4b).
 pub(crate) const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -89,7 +95,7 @@ impl Catalog {
         options.optimizer.filter_null_join_keys = false;
         // An incremental plan needs scalar subqueries as joins; that they have one row is checked when lowering.
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(LookupPlanner::new(services.clone(), None))];
+        let relation_planners = planners(&services, None);
         Catalog { relations: BTreeMap::new(), services, models: Arc::default(), training: None, options, relation_planners }
     }
 
@@ -99,12 +105,12 @@ impl Catalog {
 
     pub fn add_service(&mut self, service: ServiceDef) {
         Arc::make_mut(&mut self.services).insert(service.name.clone(), service);
-        self.relation_planners = vec![Arc::new(LookupPlanner::new(self.services.clone(), self.training))];
+        self.relation_planners = planners(&self.services, self.training);
     }
 
     /// The same names, for the query of a training set.
     pub fn for_training(&self, mode: TrainingMode) -> Catalog {
-        let relation_planners: Vec<Arc<dyn RelationPlanner>> = vec![Arc::new(LookupPlanner::new(self.services.clone(), Some(mode)))];
+        let relation_planners = planners(&self.services, Some(mode));
         Catalog { training: Some(mode), relation_planners, ..self.clone() }
     }
 
@@ -126,11 +132,16 @@ impl Catalog {
     }
 }
 
+/// What stands in FROM and is no table.
+fn planners(services: &Arc<BTreeMap<String, ServiceDef>>, training: Option<TrainingMode>) -> Vec<Arc<dyn RelationPlanner>> {
+    vec![Arc::new(TemporalPlanner), Arc::new(WindowPlanner), Arc::new(LookupPlanner::new(services.clone(), training))]
+}
+
 /// DataFusion's functions by every name they answer to. Built once per process: it costs some 80 µs.
 pub(crate) struct Functions {
     scalar: HashMap<String, Arc<ScalarUDF>>,
     pub aggregate: HashMap<String, Arc<AggregateUDF>>,
-    window: HashMap<String, Arc<WindowUDF>>,
+    pub window: HashMap<String, Arc<WindowUDF>>,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
@@ -138,6 +149,11 @@ impl Functions {
     pub fn get() -> &'static Functions {
         static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
         FUNCTIONS.get_or_init(Functions::build)
+    }
+
+    /// Whether there is a scalar function of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.scalar.contains_key(name)
     }
 
     fn build() -> Functions {
@@ -150,8 +166,10 @@ impl Functions {
             window: HashMap::new(),
             expr_planners: SessionStateDefaults::default_expr_planners(),
         };
-        let now = Arc::new(ScalarUDF::from(NowFunction::new()));
-        for function in SessionStateDefaults::default_scalar_functions().into_iter().chain([now]) {
+        functions.expr_planners.push(Arc::new(JsonOperators));
+        let own = std::iter::once(ScalarUDF::from(NowFunction::new())).chain(marker_functions()).chain([proctime_function()]);
+        let own = own.chain(flink::functions()).chain(json::functions()).map(Arc::new);
+        for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(own) {
             functions.scalar.extend(names(function.name(), function.aliases()).map(|name| (name, function.clone())));
         }
         for function in SessionStateDefaults::default_aggregate_functions().into_iter().chain(quality::functions().map(Arc::new)) {
@@ -234,6 +252,10 @@ impl ContextProvider for Catalog {
                 None => plan_err!("there is no source or view named {key}"),
             },
         }
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -8,8 +8,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast::{ColumnDef, DataType as SqlType, Ident, TimezoneInfo};
 use freshet_core::{
-    Connectors, Encode, Format, MetadataColumn, NodeId, Op, OptionError, Plan, ServiceColumn, ServiceDef, ServicePart, SinkDef, SourceDef, ViewDef,
-    ViewKind,
+    Connectors, Encode, Format, MetadataColumn, NodeId, Op, OptionError, Plan, RankKind, ServiceColumn, ServiceDef, ServicePart, SetOperation,
+    SinkDef, SourceDef, ViewDef, ViewKind,
 };
 
 use crate::ast::{Column, CreateFeatureService, CreateSink, CreateSource, Encoding, OptionEntry, ServiceItem, find_option, normal_name};
@@ -20,25 +20,24 @@ use crate::limits;
 use crate::lower::storable;
 use crate::refusal::{Refusal, Result};
 use crate::secrets::Secrets;
+use crate::tables::define_computed;
 
 pub(crate) fn source(source: &CreateSource, catalog: &Catalog, (connectors, secrets): (&dyn Connectors, &Secrets)) -> Result<SourceDef> {
-    let schema = Arc::new(Schema::new(fields_of(&source.columns, catalog)?));
+    let (schema, computed) = define_computed(source, catalog)?;
     if schema.fields().is_empty() {
         return Err(Refusal::new("a source needs its columns")
             .help("CREATE SOURCE name (id VARCHAR, ts TIMESTAMP, …) WITH (…)")
             .at(source.name.span));
     }
-    let time_column = |ident: &Ident, clause: &str| {
-        let index = column_index(&schema, ident)?;
-        match schema.field(index).data_type() {
-            DataType::Timestamp(_, _) | DataType::Date32 => Ok(index),
-            other => Err(Refusal::new(format!("{clause} needs a TIMESTAMP or DATE column, {ident} is {other}")).at(ident.span)),
-        }
-    };
-    let event_time = source.watermark.as_ref().map(|watermark| time_column(&watermark.column, "WATERMARK")).transpose()?;
-    let arrival = source.arrival.as_ref().map(|column| time_column(column, "ARRIVAL")).transpose()?;
+    let event_time = source.watermark.as_ref().map(|watermark| time_column(&schema, &watermark.column, "WATERMARK")).transpose()?;
+    let arrival = source.arrival.as_ref().map(|column| time_column(&schema, column, "ARRIVAL")).transpose()?;
     let key = source.primary_key.iter().map(|column| column_index(&schema, column)).collect::<Result<Vec<usize>>>()?;
-    let Some(encoding) = &source.encoding else {
+    if let Some(query) = &source.query {
+        use datafusion::sql::sqlparser::ast::Spanned;
+        return Err(Refusal::new("a source has no query").help("CREATE MATERIALIZED VIEW name AS SELECT …").at(query.span()));
+    }
+    let bare = bare_encoding(&source.options, Format::Plain, connectors);
+    let Some(encoding) = source.encoding.as_ref().or(bare.as_ref()) else {
         return Err(Refusal::new("a source needs to say how its bytes read").help("FORMAT PLAIN ENCODE JSON (or CSV, PARQUET)").at(source.name.span));
     };
     check_encoding(source, encoding)?;
@@ -63,9 +62,21 @@ pub(crate) fn source(source: &CreateSource, catalog: &Catalog, (connectors, secr
         key,
         metadata: source.metadata.iter().map(|one| MetadataColumn { column: one.column, name: one.name.value.clone() }).collect(),
         limits: time_limits,
+        letters: limits::letter_limits(&source.options)?,
+        computed,
+        rows: Vec::new(),
     };
-    connectors.check_source(&def).map_err(|error| source_refusal(secrets.hidden_in(error), source, encoding))?;
+    connectors.check_source(&def.carried()).map_err(|error| source_refusal(secrets.hidden_in(error), source, encoding))?;
     Ok(def)
+}
+
+/// Errors: a column that is no time.
+pub(crate) fn time_column(schema: &Schema, ident: &Ident, clause: &str) -> Result<usize> {
+    let index = column_index(schema, ident)?;
+    match schema.field(index).data_type() {
+        DataType::Timestamp(_, _) | DataType::Date32 => Ok(index),
+        other => Err(Refusal::new(format!("{clause} needs a TIMESTAMP or DATE column, {ident} is {other}")).at(ident.span)),
+    }
 }
 
 /// A deletion by key has no time of its own: NOT NULL of such a column would ask for one. That others have it, the engine sees to (T13).
@@ -77,6 +88,13 @@ fn with_optional(schema: Arc<Schema>, columns: &[Option<usize>]) -> Arc<Schema> 
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// What FORMAT and ENCODE would say of a connector whose rows are no bytes.
+fn bare_encoding(options: &[OptionEntry], format: Format, connectors: &dyn Connectors) -> Option<Encoding> {
+    let connector = find_option(options, "connector")?;
+    let bare = !connectors.has_bytes(&connector.value.text());
+    bare.then(|| Encoding { format, encode: Encode::Json, options: Vec::new(), place: connector.place })
+}
+
 /// What FORMAT and ENCODE ask of the columns.
 fn check_encoding(source: &CreateSource, encoding: &Encoding) -> Result<()> {
     if encoding.format == Format::Upsert && source.primary_key.is_empty() {
@@ -85,7 +103,8 @@ fn check_encoding(source: &CreateSource, encoding: &Encoding) -> Result<()> {
             .at(encoding.place.0));
     }
     if encoding.encode == Encode::Bytes {
-        let is_filled = |column: usize| source.metadata.iter().any(|one| one.column == column);
+        let is_filled =
+            |column: usize| source.metadata.iter().any(|one| one.column == column) || source.computed.iter().any(|one| one.column == column);
         let mut own = source.columns.iter().enumerate().filter(|(column, _)| !is_filled(*column)).map(|(_, column)| column);
         if let (Some(_), Some(second)) = (own.next(), own.next()) {
             return Err(Refusal::new("the bytes of a record are one column with ENCODE BYTES, and this is the second")
@@ -97,7 +116,8 @@ fn check_encoding(source: &CreateSource, encoding: &Encoding) -> Result<()> {
 }
 
 pub(crate) fn sink(sink: &CreateSink, from: &ViewDef, plan: &Plan, (connectors, secrets): (&dyn Connectors, &Secrets)) -> Result<SinkDef> {
-    let Some(encoding) = &sink.encoding else {
+    let bare = bare_encoding(&sink.options, Format::Debezium, connectors);
+    let Some(encoding) = sink.encoding.as_ref().or(bare.as_ref()) else {
         return Err(Refusal::new("a sink needs to say how its bytes are written").help("FORMAT DEBEZIUM ENCODE JSON").at(sink.name.span));
     };
     let (connector, options) = connector_and_options(&sink.name, &sink.options, encoding, secrets)?;
@@ -155,12 +175,41 @@ fn unique_key(plan: &Plan, id: NodeId) -> Option<Vec<usize>> {
             Some((0..entity).collect())
         }
         // These keep the columns of their first input in front.
-        Op::Filter { .. } | Op::TemporalFilter { .. } | Op::Lookup { .. } | Op::Predict { .. } => unique_key(plan, node.inputs[0]),
+        Op::Filter { .. }
+        | Op::TemporalFilter { .. }
+        | Op::Lookup { .. }
+        | Op::Predict { .. }
+        | Op::Session { .. }
+        | Op::Arrival
+        | Op::Gate { .. }
+        | Op::EmitOnClose { .. }
+        | Op::EmitEvery { .. } => unique_key(plan, node.inputs[0]),
+        Op::Join { kind, .. } if !kind.shows_right() => unique_key(plan, node.inputs[0]),
+        Op::SetOperation { operation: SetOperation::Intersect | SetOperation::Except } => Some((0..node.schema.fields().len()).collect()),
+        Op::SetOperation { .. } => unique_key(plan, node.inputs[0]),
         Op::Project { exprs } => {
             let place = |wanted: &usize| exprs.iter().position(|expr| expr.as_column() == Some(*wanted));
             unique_key(plan, node.inputs[0])?.iter().map(place).collect()
         }
-        Op::Source { .. } | Op::Join { .. } | Op::Union | Op::Drift { .. } => None,
+        Op::Windows { .. } => {
+            let mut key = unique_key(plan, node.inputs[0])?;
+            key.extend(node.schema.fields().len() - 2..node.schema.fields().len());
+            Some(key)
+        }
+        Op::Recursive { distinct: true, .. } => Some((0..node.schema.fields().len()).collect()),
+        Op::Values { .. } | Op::Unnest { .. } => None,
+        // The one row there is.
+        Op::SingleRow => Some((0..node.schema.fields().len()).collect()),
+        Op::Top { partition, rank: RankKind::RowNumber, offset: 0, limit: 1, .. } => Some(partition.clone()).filter(|key| !key.is_empty()),
+        Op::Over { .. } | Op::Asof { .. } => unique_key(plan, node.inputs[0]),
+        Op::Source { .. }
+        | Op::Join { .. }
+        | Op::LookupJoin { .. }
+        | Op::Top { .. }
+        | Op::Union
+        | Op::Drift { .. }
+        | Op::Recursive { .. }
+        | Op::Argument { .. } => None,
     }
 }
 
@@ -310,7 +359,7 @@ fn data_type_of(column: &Column, catalog: &Catalog) -> Result<DataType> {
     }
 }
 
-fn column_index(schema: &Schema, ident: &Ident) -> Result<usize> {
+pub(crate) fn column_index(schema: &Schema, ident: &Ident) -> Result<usize> {
     let name = normal_name(ident);
     schema.index_of(&name).map_err(|_| {
         let refusal = Refusal::new(format!("the source has no column {name}")).at(ident.span);

@@ -2,9 +2,9 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// PostgreSQL's SELECT with back-ticks, table versions and our clause words.
@@ -41,6 +41,13 @@ impl Dialect for FreshetDialect {
         supports_dictionary_syntax supports_named_fn_args_with_assignment_operator
         allow_extract_custom allow_extract_single_quotes supports_data_type_signed_suffix supports_bitwise_shift_operators
         supports_boolean_literals
+    }
+
+    /// `j ->> 'k' = 'x'` compares what is found. sqlparser lets `=` bind tighter than the arrows, PostgreSQL does not.
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        let is_arrow = matches!(parser.peek_token_ref().token, Token::Arrow | Token::LongArrow | Token::HashArrow | Token::HashLongArrow);
+        // Above + and ||, below a cast of the key.
+        is_arrow.then(|| Ok(self.prec_value(Precedence::MulDivModOp) + 1))
     }
 
     /// `FROM WHERE` is a mistake, not a table called WHERE.

@@ -18,6 +18,10 @@ use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Query, Spanned, 
 use freshet_core::{Epoch, Error, Result};
 
 use crate::check::is_now_call;
+use crate::lateral::unfolded;
+use crate::set_operation::numbered;
+use crate::subquery::runnable;
+use crate::windowing::in_batch_form;
 
 /// A table of these rows, brought to the schema's own nullability.
 pub(crate) fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Arc<dyn TableSource>> {
@@ -73,10 +77,11 @@ fn context() -> Result<&'static SessionContext> {
 /// Runs the plan by DataFusion's default rules. Errors: Invalid, the message of whichever row failed.
 pub(crate) fn execute(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
     let context = context()?;
+    let plan = unfolded(plan).and_then(numbered).and_then(runnable).map_err(|error| Error::invalid(error.strip_backtrace()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| Error::unavailable(error.to_string()))?;
     let run = async {
         let state = context.state();
-        let physical = state.create_physical_plan(&plan).await?;
+        let physical = state.create_physical_plan(&in_batch_form(plan)?).await?;
         collect(physical, context.task_ctx()).await
     };
     runtime

@@ -4,12 +4,13 @@
 
 use std::fmt::Write;
 
-use freshet_core::{Node, Op, Plan};
+use freshet_core::{JoinKind, Node, Op, Plan};
 
 use crate::ast::{Explain, ExplainKind, ExplainSubject, Statement, Stmt, normal_name};
 use crate::part::part_of;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
+use crate::state::growth;
 use crate::training::TrainingSets;
 
 /// One answer of EXPLAIN.
@@ -88,20 +89,23 @@ fn syntax(statement: &Statement) -> String {
 fn text_of(what: ExplainKind, plan: &Plan) -> String {
     match what {
         ExplainKind::Ast | ExplainKind::Plan => freshet_core::explain(plan),
-        ExplainKind::Dataflow => dataflow(plan, |_| true),
-        ExplainKind::State => dataflow(plan, |node| state(node).is_some()),
+        ExplainKind::Dataflow => dataflow(plan, true),
+        ExplainKind::State => dataflow(plan, false),
     }
 }
 
-fn dataflow(plan: &Plan, shown: impl Fn(&Node) -> bool) -> String {
+/// `all`: also operators that keep nothing.
+fn dataflow(plan: &Plan, all: bool) -> String {
     let mut text = String::new();
-    for (index, node) in plan.nodes.iter().enumerate().filter(|(_, node)| shown(node)) {
-        write!(text, "%{index} {}", operator(plan, node)).expect("a string takes every write");
+    let laws = growth(plan);
+    for (index, (node, law)) in plan.nodes.iter().zip(&laws).enumerate().filter(|(_, (_, law))| all || law.is_some()) {
+        let changes = if node.append_only { "appends only" } else { "tells changes" };
+        write!(text, "%{index} {}, {changes}", operator(plan, node)).expect("a string takes every write");
         for (position, input) in node.inputs.iter().enumerate() {
             write!(text, "\n    from %{}: {}", input.0, exchange(plan, node, position)).expect("a string takes every write");
         }
-        if let Some(state) = state(node) {
-            write!(text, "\n    state: {state}").expect("a string takes every write");
+        if let Some(law) = law {
+            write!(text, "\n    state: {}", law.sentence()).expect("a string takes every write");
         }
         text.push('\n');
     }
@@ -128,17 +132,47 @@ fn operator(plan: &Plan, node: &Node) -> String {
         Op::Project { .. } => "project".into(),
         Op::Filter { .. } => "filter".into(),
         Op::TemporalFilter { .. } => "temporal filter".into(),
-        Op::Join { left_keys, .. } if left_keys.is_empty() => "cross join".into(),
-        Op::Join { .. } => "join".into(),
+        Op::Join { kind, left_keys, .. } => join(*kind, left_keys.is_empty()),
+        Op::SingleRow => "single row".into(),
+        Op::Values { rows } => format!("{} rows of the script", rows.num_rows()),
+        Op::Unnest { .. } => "unnest".into(),
+        Op::SetOperation { operation } => operation.sql().to_lowercase(),
         Op::Aggregate { calls, .. } if calls.is_empty() => "distinct".into(),
         Op::Aggregate { .. } => "aggregate".into(),
+        Op::Asof { .. } => "asof join".into(),
+        Op::LookupJoin { .. } => "lookup join".into(),
+        Op::Top { .. } => "top".into(),
+        Op::Over { .. } => "over".into(),
         Op::Union => "union".into(),
         Op::Feature { spec: freshet_core::FeatureSpec::Rolling(_), eager } => format!("rolling store{}", if *eager { ", emits changes" } else { "" }),
         Op::Feature { spec: freshet_core::FeatureSpec::Latest(_), eager } => format!("latest store{}", if *eager { ", emits changes" } else { "" }),
         Op::Lookup { parts, .. } => format!("lookup of {} views", parts.len()),
         Op::Predict { .. } => "predict".into(),
+        Op::Windows { .. } => "windows".into(),
+        Op::Session { .. } => "sessions".into(),
+        Op::Arrival => "arrival".into(),
+        Op::Gate { .. } => "gate of closed windows".into(),
+        Op::EmitOnClose { .. } => "emit on window close".into(),
+        Op::EmitEvery { .. } => "emit every".into(),
         Op::Drift { .. } => "drift monitor".into(),
+        Op::Recursive { .. } => "recursive".into(),
+        Op::Argument { .. } => "argument".into(),
     }
+}
+
+fn join(kind: JoinKind, is_cross: bool) -> String {
+    let text = match kind {
+        JoinKind::Inner if is_cross => return "cross join".into(),
+        JoinKind::Inner => "join",
+        JoinKind::Left => "left join",
+        JoinKind::Full => "full join",
+        JoinKind::Semi => "semi join",
+        JoinKind::Anti => "anti join",
+        JoinKind::Mark => "mark join",
+        JoinKind::NullAwareAnti => "not in",
+        JoinKind::NullAwareMark => "in as a value",
+    };
+    if is_cross { format!("{text} of all pairs") } else { text.into() }
 }
 
 fn exchange(plan: &Plan, node: &Node, position: usize) -> String {
@@ -151,40 +185,36 @@ fn exchange(plan: &Plan, node: &Node, position: usize) -> String {
         }
     };
     match &node.op {
-        Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union => "on its worker".into(),
+        Op::Source { .. } | Op::Values { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union | Op::Unnest { .. } => "on its worker".into(),
+        Op::SingleRow => by(&[]),
         Op::Upsert { key } => by(key),
         Op::TemporalFilter { .. } => "exchanged by row".into(),
-        Op::Join { left_keys, right_keys, .. } => by(if position == 0 { left_keys } else { right_keys }),
+        Op::Join { kind, left_keys, right_keys, .. } => {
+            let keys = if position == 0 { left_keys } else { right_keys };
+            by(if kind.is_null_aware() { &keys[1..] } else { keys })
+        }
+        Op::SetOperation { .. } => "exchanged by row".into(),
         Op::Aggregate { keys, .. } => by(keys),
+        Op::Asof { left_keys, right_keys, .. } | Op::LookupJoin { left_keys, right_keys, .. } => {
+            by(if position == 0 { left_keys } else { right_keys })
+        }
+        Op::Top { partition, .. } | Op::Over { partition, .. } => by(partition),
         Op::Feature { spec, .. } => by(spec.entity()),
         Op::Lookup { .. } if position == 0 => "on its worker".into(),
         Op::Predict { .. } if input.append_only => "on its worker".into(),
         Op::Predict { .. } => "exchanged by row".into(),
+        Op::Windows { .. } => "on its worker".into(),
+        Op::Session { keys, .. } => by(keys),
+        Op::Arrival if input.append_only => "on its worker".into(),
+        Op::Arrival | Op::EmitOnClose { .. } | Op::EmitEvery { .. } => "exchanged by row".into(),
+        Op::Gate { .. } => "on its worker".into(),
         Op::Drift { .. } => "to one worker".into(),
+        Op::Recursive { .. } => "exchanged by row".into(),
+        Op::Argument { .. } => "on its worker".into(),
         Op::Lookup { parts, .. } => {
             let left = plan.node(node.inputs[0]);
             let names: Vec<&str> = parts[position - 1].keys.iter().map(|key| left.schema.field(*key).name().as_str()).collect();
             format!("asked at the workers of {}", names.join(", "))
         }
     }
-}
-
-/// What the operator keeps between steps; None: nothing.
-fn state(node: &Node) -> Option<String> {
-    Some(match &node.op {
-        Op::Source { .. } | Op::Project { .. } | Op::Filter { .. } | Op::Union => return None,
-        Op::Upsert { .. } => "the live row of each key".into(),
-        Op::TemporalFilter { .. } => "rows that are to come in or to leave".into(),
-        Op::Join { .. } => "the rows of both sides by key".into(),
-        Op::Aggregate { .. } => "one group per key".into(),
-        Op::Feature { spec, .. } => match spec.horizon_ms() {
-            Some(ms) => format!("the events of the windows by key; a key is forgotten {ms} ms after its last event"),
-            None => "one store per key, for ever".into(),
-        },
-        Op::Lookup { .. } if node.append_only => "questions in flight".into(),
-        Op::Lookup { .. } => "questions in flight, and the answer of every live row".into(),
-        Op::Predict { .. } if node.append_only => "rows in flight".into(),
-        Op::Predict { .. } => "rows in flight, and the prediction of every live row".into(),
-        Op::Drift { .. } => "the measured values of the window, counted by bin".into(),
-    })
 }

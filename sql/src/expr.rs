@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -15,10 +15,12 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::physical_expr::expressions::BinaryExpr as PhysicalBinary;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use freshet_core::{Column, Error, ExprRef, Literal};
+use freshet_core::{Apart, Column, Error, ExprRef, Literal};
 
-use crate::now::{mentions_now, refuse_now};
+use crate::compile::reason_of;
+use crate::now::{exact_ns, keeps_the_instant, mentions_now, refuse_now};
 use crate::refusal::{Refusal, Result};
+use crate::shift::with_shifts;
 
 /// Compiles an expression over the columns of `schema`, which are those of the batch it will see.
 pub(crate) fn compile(expr: &Expr, schema: &DFSchema) -> Result<ExprRef> {
@@ -66,14 +68,50 @@ fn literal_text(value: &ScalarValue) -> String {
 fn physical(expr: &Expr, schema: &DFSchema) -> Result<ExprRef> {
     refuse_inconstant(expr)?;
     let expr = expr.clone().transform_up(|node| checked_negative(node, schema)).data()?;
-    let physical = create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
-    let physical = physical.transform_up(checked).data()?;
+    let build = |expr: &Expr| -> Result<Arc<dyn PhysicalExpr>> {
+        let physical = create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+        Ok(physical.transform_up(checked).data()?)
+    };
+    let physical = build(&expr)?;
     let data_type = physical.data_type(schema.as_arrow())?;
     let mut columns: Vec<usize> = collect_columns(&physical).iter().map(|column| column.index()).collect();
     columns.sort_unstable();
     columns.dedup();
+    // As written: what is only faster does not change what the plan says.
     let text = physical.to_string();
-    Ok(Arc::new(Compiled { physical, data_type, columns, text }))
+    let faster = with_shifts(expr.clone(), schema)?;
+    let physical = if faster == expr { physical } else { build(&faster)? };
+    Ok(Arc::new(Compiled { physical, data_type, columns, text, apart: apart_of(&expr, schema) }))
+}
+
+/// A comparison of two timestamp columns, each with a constant interval added or not.
+fn apart_of(expr: &Expr, schema: &DFSchema) -> Option<Apart> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return None };
+    let (later, earlier) = match op {
+        Operator::Gt | Operator::GtEq => (left, right),
+        Operator::Lt | Operator::LtEq => (right, left),
+        _ => return None,
+    };
+    let ((later, ahead), (earlier, behind)) = (instant_of(later, schema)?, instant_of(earlier, schema)?);
+    Some(Apart { later, earlier, ns: behind.checked_sub(ahead)? })
+}
+
+/// A timestamp column + ns.
+fn instant_of(expr: &Expr, schema: &DFSchema) -> Option<(usize, i64)> {
+    match expr {
+        Expr::Column(column) => {
+            let index = schema.index_of_column(column).ok()?;
+            matches!(schema.field(index).data_type(), DataType::Timestamp(_, None)).then_some((index, 0))
+        }
+        Expr::Cast(cast) if keeps_the_instant(cast, schema).ok()? => instant_of(&cast.expr, schema),
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+            let Expr::Literal(value, _) = right.as_ref() else { return None };
+            let ((index, ns), by) = (instant_of(left, schema)?, exact_ns(value).ok()??);
+            let ns = if *op == Operator::Plus { ns.checked_add(by) } else { ns.checked_sub(by) };
+            Some((index, ns?))
+        }
+        _ => None,
+    }
 }
 
 /// What is left in an expression that no row alone determines.
@@ -128,6 +166,7 @@ struct Compiled {
     data_type: DataType,
     columns: Vec<usize>,
     text: String,
+    apart: Option<Apart>,
 }
 
 impl fmt::Debug for Compiled {
@@ -141,13 +180,10 @@ impl freshet_core::Expr for Compiled {
         self.data_type.clone()
     }
 
+    /// A kernel that panics fails its batch, and in the end its row. Some compute on what lies under NULLs, which may be any number.
     fn evaluate(&self, batch: &RecordBatch) -> freshet_core::Result<ArrayRef> {
-        let failed = |error: datafusion::common::DataFusionError| Error::data(error.find_root().strip_backtrace());
-        let values = self.physical.evaluate(batch).map_err(failed)?.into_array(batch.num_rows()).map_err(failed)?;
-        if *values.data_type() == self.data_type {
-            return Ok(values);
-        }
-        Ok(arrow::compute::cast(&values, &self.data_type)?)
+        let found = guarded(|| self.values(batch)).or_else(|_| guarded(|| self.values(&zeroed(batch, &self.columns)?)));
+        found.unwrap_or_else(|reason| Err(Error::data(format!("the function failed: {reason}"))))
     }
 
     fn sql(&self) -> String {
@@ -156,6 +192,37 @@ impl freshet_core::Expr for Compiled {
 
     fn columns(&self) -> Vec<usize> {
         self.columns.clone()
+    }
+
+    fn apart(&self) -> Option<Apart> {
+        self.apart
+    }
+}
+
+fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| reason_of(panic.as_ref()))
+}
+
+/// The same rows with zeros under the NULLs of these columns.
+fn zeroed(batch: &RecordBatch, columns: &[usize]) -> freshet_core::Result<RecordBatch> {
+    let mut all = batch.columns().to_vec();
+    for column in columns {
+        let valid = &all[*column];
+        let rows: UInt32Array = (0..batch.num_rows()).map(|row| valid.is_valid(row).then_some(row as u32)).collect();
+        all[*column] = arrow::compute::take(valid, &rows, None)?;
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), all, &options)?)
+}
+
+impl Compiled {
+    fn values(&self, batch: &RecordBatch) -> freshet_core::Result<ArrayRef> {
+        let failed = |error: datafusion::common::DataFusionError| Error::data(error.find_root().strip_backtrace());
+        let values = self.physical.evaluate(batch).map_err(failed)?.into_array(batch.num_rows()).map_err(failed)?;
+        if *values.data_type() == self.data_type {
+            return Ok(values);
+        }
+        Ok(arrow::compute::cast(&values, &self.data_type)?)
     }
 }
 

@@ -1,15 +1,17 @@
 //! AST → AST before planning: what stands around a lookup becomes a shape the relation planner is shown.
 //!
-//! A join with FEATURES(…) and everything to its left is folded into one nested join, which keeps names and order; `*` becomes one
-//! wildcard per relation, so that the hidden columns of a lookup stay hidden; `f.status` and `f.event_time` become those columns.
+//! A join with FEATURES(…) or another join in time, and everything to its left, is folded into one nested join, which keeps names and order;
+//! with FEATURES, `*` becomes one wildcard per relation, so that the hidden columns of a lookup stay hidden, and `f.status` and `f.event_time`
+//! become those columns. `FETCH FIRST n ROWS ONLY` becomes LIMIT.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor, TableVersion, TableWithJoins,
-    VisitMut, VisitorMut,
+    Expr, Ident, Join, JoinOperator, LimitClause, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    TableFactor, TableVersion, TableWithJoins, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
+use datafusion::sql::sqlparser::tokenizer::Span;
 use freshet_core::ServiceDef;
 
 use crate::context::{Catalog, FEATURES_SCHEMA};
@@ -40,6 +42,15 @@ pub(crate) fn features_name(name: &ObjectName) -> Option<&Ident> {
             Some(service)
         }
         _ => None,
+    }
+}
+
+/// An ASOF JOIN, or a join with a relation as of a time.
+pub(crate) fn is_temporal(join: &Join) -> bool {
+    match (&join.join_operator, &join.relation) {
+        (JoinOperator::AsOf { .. }, _) => true,
+        (_, TableFactor::Table { name, version: Some(TableVersion::ForSystemTimeAsOf(_)), .. }) => features_name(name).is_none(),
+        _ => false,
     }
 }
 
@@ -75,6 +86,21 @@ struct Fold<'a> {
 impl VisitorMut for Fold<'_> {
     type Break = ();
 
+    /// `FETCH FIRST n ROWS ONLY` is LIMIT n.
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let limited = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit: Some(_), .. } | LimitClause::OffsetCommaLimit { .. }));
+        if let Some(fetch) = query.fetch.take_if(|fetch| !fetch.with_ties && !fetch.percent && !limited) {
+            let one = Expr::Value(ValueWithSpan { value: Value::Number("1".into(), false), span: Span::empty() });
+            let limit = Some(fetch.quantity.unwrap_or(one));
+            let offset = match query.limit_clause.take() {
+                Some(LimitClause::LimitOffset { offset, .. }) => offset,
+                _ => None,
+            };
+            query.limit_clause = Some(LimitClause::LimitOffset { limit, offset, limit_by: Vec::new() });
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let lookups: Vec<(String, String)> = select
             .from
@@ -82,10 +108,12 @@ impl VisitorMut for Fold<'_> {
             .flat_map(|from| &from.joins)
             .filter_map(|join| Some((normal(lookup_alias(&join.relation)?), normal(lookup_service(&join.relation)?))))
             .collect();
-        if lookups.is_empty() {
+        if lookups.is_empty() && !select.from.iter().flat_map(|from| &from.joins).any(is_temporal) {
             return ControlFlow::Continue(());
         }
-        expand_wildcards(select);
+        if !lookups.is_empty() {
+            expand_wildcards(select);
+        }
         for (alias, service) in &lookups {
             let taken = |name: &str| self.services.get(service).is_some_and(|service| service.schema.index_of(name).is_ok());
             for (name, hidden) in [("status", STATUS), ("event_time", EVENT_TIME)] {
@@ -190,9 +218,9 @@ pub(crate) fn is_revealed(time: &Expr) -> bool {
 fn fold_joins(from: &mut TableWithJoins) {
     let mut folded = TableWithJoins { relation: from.relation.clone(), joins: Vec::new() };
     for join in std::mem::take(&mut from.joins) {
-        let is_lookup = lookup_service(&join.relation).is_some();
+        let is_folded = lookup_service(&join.relation).is_some() || is_temporal(&join);
         folded.joins.push(join);
-        if is_lookup {
+        if is_folded {
             let relation = TableFactor::NestedJoin { table_with_joins: Box::new(folded), alias: None };
             folded = TableWithJoins { relation, joins: Vec::new() };
         }

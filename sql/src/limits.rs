@@ -1,7 +1,7 @@
-//! Options that every source takes, whatever its connector: bad_data, idle_timeout, max_jump, max_skew. In: WITH options. Out: typed values,
-//! or a refusal at the option that is wrong.
+//! Options that every source takes, whatever its connector: bad_data, idle_timeout, max_jump, max_skew, how many dead letters are kept. In: WITH
+//! options. Out: typed values, or a refusal at the option that is wrong.
 
-use freshet_core::{BadData, TimeLimits};
+use freshet_core::{BadData, LetterLimits, TimeLimits};
 
 use crate::ast::{OptionEntry, find_option};
 use crate::error::nearest;
@@ -9,7 +9,10 @@ use crate::options::parse_duration;
 use crate::refusal::{Refusal, Result};
 
 /// Their names; a connector never sees them.
-pub(crate) const NAMES: [&str; 4] = ["bad_data", "idle_timeout", "max_jump", "max_skew"];
+pub(crate) const NAMES: [&str; 6] = ["bad_data", "idle_timeout", "max_dead_letter_age", "max_dead_letter_bytes", "max_jump", "max_skew"];
+
+/// A letter keeps 64 KiB of its record, as bytes and as text, and some words besides.
+const LETTER_BYTES_MIN: u64 = 256 << 10;
 
 /// Names that peers have for what is a table here.
 const DEAD_LETTER_TOPICS: [&str; 3] = ["dead_letter.topic", "dead_letter_topic", "dead_letter.queue"];
@@ -24,6 +27,23 @@ pub(crate) fn time_limits(options: &[OptionEntry]) -> Result<TimeLimits> {
         if let Some(option) = find_option(options, name) {
             *limit = length_ms(option, "a length of time, such as '1 day'; 'none' is no limit of it")?;
         }
+    }
+    Ok(limits)
+}
+
+/// How many dead letters are kept.
+pub(crate) fn letter_limits(options: &[OptionEntry]) -> Result<LetterLimits> {
+    let mut limits = LetterLimits::default();
+    if let Some(option) = find_option(options, "max_dead_letter_age") {
+        limits.age_ms = if is_none(option) { None } else { Some(length_ms(option, "a length of time, such as '30 days', or 'none'")?) };
+    }
+    if let Some(option) = find_option(options, "max_dead_letter_bytes") {
+        let text = option.value.text();
+        limits.bytes_max = text.trim().parse().ok().filter(|bytes| *bytes >= LETTER_BYTES_MIN).ok_or_else(|| {
+            Refusal::new(format!("max_dead_letter_bytes = '{text}' is not understood"))
+                .help(format!("max_dead_letter_bytes is a number of bytes, at least {LETTER_BYTES_MIN}: one letter may need as much"))
+                .at(option.value_place.0)
+        })?;
     }
     Ok(limits)
 }

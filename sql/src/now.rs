@@ -160,7 +160,7 @@ fn sum_of(left: Term, op: Operator, right: Term) -> Result<Option<Term>> {
 }
 
 /// A cast to a timestamp of the same or a finer unit, or of an age to an interval: it changes no instant.
-fn keeps_the_instant(cast: &Cast, schema: &DFSchema) -> Result<bool> {
+pub(crate) fn keeps_the_instant(cast: &Cast, schema: &DFSchema) -> Result<bool> {
     let (from, to) = (cast.expr.get_type(schema)?, cast.field.data_type().clone());
     Ok(match (&from, &to) {
         (DataType::Timestamp(from, None), DataType::Timestamp(to, None)) => fineness(from) <= fineness(to),

@@ -15,6 +15,7 @@ use datafusion::logical_expr::registry::{FunctionRegistry, MemoryFunctionRegistr
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 
 use crate::context::Functions;
+use crate::existence::Existence;
 
 const DROPPED: [&str; 7] = [
     "common_sub_expression_eliminate",
@@ -25,6 +26,9 @@ const DROPPED: [&str; 7] = [
     "extract_leaf_expressions",
     "push_down_leaf_projections",
 ];
+
+/// Its place in the order is taken by [`Existence`].
+const REPLACED: &str = "decorrelate_predicate_subquery";
 
 /// Type coercion. Errors: wrong argument types, without a place.
 pub(crate) fn analyse(plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
@@ -37,7 +41,10 @@ pub(crate) fn optimise(plan: LogicalPlan, options: &ConfigOptions) -> Result<Log
 }
 
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    Optimizer::new().rules.into_iter().filter(|rule| !DROPPED.contains(&rule.name())).collect()
+    let replaced = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
+        if rule.name() == REPLACED { Arc::new(Existence) } else { rule }
+    };
+    Optimizer::new().rules.into_iter().filter(|rule| !DROPPED.contains(&rule.name())).map(replaced).collect()
 }
 
 /// DataFusion's own configuration has no function registry, and a rule for DISTINCT ON unwraps it.
@@ -82,7 +89,7 @@ mod tests {
     #[test]
     fn every_dropped_rule_exists() {
         let all = Optimizer::new().rules;
-        for name in DROPPED {
+        for name in DROPPED.into_iter().chain([REPLACED]) {
             assert!(all.iter().any(|rule| rule.name() == name), "{name}");
         }
         assert_eq!(rules().len() + DROPPED.len(), all.len());

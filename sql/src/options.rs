@@ -140,8 +140,15 @@ pub fn value(cursor: &mut Cursor, name: &str) -> Result<OptionValue> {
 fn entry(cursor: &mut Cursor, flags: bool) -> Result<OptionEntry> {
     let place = cursor.place();
     let mut name = option_name(cursor)?;
-    while cursor.eat_token(&Token::Period) {
-        name = format!("{name}.{}", option_name(cursor)?);
+    loop {
+        // As Kafka and HTTP spell their names: scan.startup.specific-offsets, header.X-Api-Key.
+        let joint = match cursor.token() {
+            Token::Period => '.',
+            Token::Minus => '-',
+            _ => break,
+        };
+        cursor.next_token();
+        name = format!("{name}{joint}{}", option_name(cursor)?);
     }
     let place = cursor.place_since(place);
     if matches!(cursor.token(), Token::Comma | Token::RParen) && flags {
@@ -229,7 +236,7 @@ pub fn take_format_option(cursor: &Cursor, options: &mut Vec<OptionEntry>) -> Re
         _ => (Format::Plain, text.as_str()),
     };
     let encode = match encode {
-        "raw" => Some(Encode::Bytes),
+        "raw" | "raw_string" | "raw_bytes" => Some(Encode::Bytes),
         other => encode_of(&other.strip_suffix("_confluent").unwrap_or(other).to_uppercase()),
     };
     let Some(encode) = encode else {

@@ -3,8 +3,10 @@
 //! sqlparser parses every query and type; the statements around them are ours, one file per family under parse/.
 
 pub(crate) mod cursor;
+mod drop;
 mod explain;
 mod feature;
+mod function;
 mod metadata;
 mod model;
 mod monitor;
@@ -14,9 +16,11 @@ mod secret;
 mod set;
 mod sink;
 mod source;
+mod spelling;
 mod subscribe;
 mod training;
 mod view;
+mod write;
 
 use std::collections::BTreeMap;
 
@@ -33,7 +37,7 @@ type Result<T> = std::result::Result<T, SqlError>;
 const QUERY: &str = "query";
 
 /// What a statement may begin with.
-const FIRST_WORDS: [&str; 6] = ["SET", "CREATE", "EXPLAIN", "SELECT", "WITH", "VALUES"];
+const FIRST_WORDS: [&str; 11] = ["SET", "CREATE", "INSERT", "UPDATE", "DELETE", "DROP", "FLUSH", "EXPLAIN", "SELECT", "WITH", "VALUES"];
 
 /// What may follow CREATE.
 const CREATED: [&str; 12] = [
@@ -92,6 +96,24 @@ pub fn parse_query(text: &str) -> Result<Box<Query>> {
     Ok(query)
 }
 
+/// One INSERT, UPDATE, DELETE, FLUSH or DROP with its parameters numbered; None if the text begins otherwise. Errors name the file `query`.
+pub fn parse_write(text: &str) -> Result<Option<Stmt>> {
+    // What is no statement at all is told by whoever reads it as a query.
+    let Ok(tokens) = tokens::tokenize(QUERY, text, None) else { return Ok(None) };
+    let mut statements = tokens::split(QUERY, tokens)?.into_iter();
+    let writes = |tokens: &Vec<TokenWithSpan>| matches!(tokens::word(&tokens[0]).as_str(), "INSERT" | "UPDATE" | "DELETE" | "FLUSH" | "DROP");
+    let Some(mut tokens) = statements.next().filter(writes) else { return Ok(None) };
+    if let Some(second) = statements.next() {
+        return Err(SqlError::new(QUERY, second[0].span.start, "a second statement").help("send one statement at a time"));
+    }
+    tokens::number_placeholders(QUERY, &mut tokens)?;
+    let end = span_of(&tokens).end;
+    let mut cursor = Cursor::new(QUERY, tokens::rewrite(tokens), end);
+    let written = statement(&mut cursor, text)?;
+    cursor.expect_end()?;
+    Ok(Some(written))
+}
+
 /// One SUBSCRIBE; None if the text begins otherwise. Errors name the file `query`.
 pub fn parse_subscribe(text: &str) -> Result<Option<Subscribe>> {
     // What is no statement at all is told by whoever reads it as a query.
@@ -127,12 +149,15 @@ fn statement(cursor: &mut Cursor, text: &str) -> Result<Stmt> {
     match first.as_str() {
         "SET" => set::parse(cursor),
         "CREATE" => create(cursor),
+        "INSERT" | "UPDATE" | "DELETE" => write::parse(cursor),
+        "DROP" => drop::parse(cursor),
+        "FLUSH" => write::parse_flush(cursor),
         "EXPLAIN" => explain::parse(cursor, text),
         _ => Err(refused::statement(cursor).unwrap_or_else(|| {
             let error = cursor.error_here(format!("{} starts no statement", cursor.found()));
             match nearest(&first, FIRST_WORDS) {
                 Some(known) => error.help(format!("did you mean {known}?")),
-                None => error.help("statements start with SET, CREATE, EXPLAIN, SELECT, WITH or VALUES"),
+                None => error.help("statements start with SET, CREATE, INSERT, UPDATE, DELETE, DROP, EXPLAIN, SELECT, WITH or VALUES"),
             }
         })),
     }
@@ -150,6 +175,7 @@ fn create(cursor: &mut Cursor) -> Result<Stmt> {
         ("SOURCE", _) => source::parse(cursor),
         ("TABLE", _) => source::parse_table(cursor),
         ("SECRET", _) => secret::parse(cursor),
+        ("FUNCTION", _) | ("TEMPORARY", "FUNCTION" | "SYSTEM") => function::parse(cursor),
         ("VIEW", _) => view::parse(cursor, or_replace),
         ("MATERIALIZED", "VIEW") => view::parse_materialized(cursor),
         ("FEATURE", "VIEW") => feature::parse_view(cursor),

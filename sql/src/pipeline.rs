@@ -3,23 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
-use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Format, Node, NodeId, Op, Plan, ViewDef, ViewKind};
+use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Format, Node, NodeId, Op, Plan, SourceDef, TABLE_LIVE, ViewDef, ViewKind};
 
 use crate::ast::{
-    CreateDriftMonitor, CreateFeatureView, CreateModel, CreateRetrainingJob, CreateSecret, CreateSink, CreateSource, CreateTrainingSet, Set,
-    Statement, Stmt, normal_name,
+    CreateDriftMonitor, CreateFeatureView, CreateFunction, CreateModel, CreateRetrainingJob, CreateSecret, CreateSink, CreateSource,
+    CreateTrainingSet, Emit, Role, Set, Statement, Stmt, normal_name,
 };
-use crate::bind::{placed, plan_maintained, plan_query};
+use crate::bind::{placed, plan_maintained, plan_maintained_as, plan_query};
 use crate::check::check_maintained;
 use crate::compile::Settings;
-use crate::context::{Catalog, Relation};
+use crate::context::{Catalog, Functions, Relation};
 use crate::error::nearest;
 use crate::lower::{FeatureQuery, Lowering};
 use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
 use crate::secrets::Secrets;
 use crate::served::AskedAt;
+use crate::tables::{SinkTable, Stored, Survey};
 use crate::training::{TrainingSet, TrainingSets};
+use crate::windowing::{emit_on_close, marked_as, with_event_time};
 use crate::windows::{TIME_COLUMN, expand};
 use crate::{define, model, monitor, part, retraining};
 
@@ -30,17 +32,24 @@ const SETTINGS: [&str; 2] = ["clock", "workers"];
 
 #[derive(Debug, Clone)]
 pub(crate) struct Pipeline<'a> {
-    connectors: &'a dyn Connectors,
+    pub connectors: &'a dyn Connectors,
     pub catalog: Catalog,
-    plan: Plan,
+    pub plan: Plan,
     /// Sources, materialised views and feature views by name.
-    relations: BTreeMap<String, NodeId>,
+    pub relations: BTreeMap<String, NodeId>,
     /// Names of CREATE VIEW, which have no node.
     inlined: BTreeSet<String>,
     settings: Settings,
     training: BTreeMap<String, TrainingSet>,
     warnings: Vec<Refusal>,
-    secrets: Secrets,
+    pub secrets: Secrets,
+    pub survey: Survey,
+    /// Tables without connector, by name.
+    pub stored: BTreeMap<String, Stored>,
+    /// Tables that INSERT INTO leads out of the pipeline.
+    pub sink_tables: BTreeMap<String, SinkTable>,
+    /// Statements are applied once more, after a DROP: what they wrote is known.
+    pub replaying: bool,
 }
 
 impl<'a> Pipeline<'a> {
@@ -55,6 +64,10 @@ impl<'a> Pipeline<'a> {
             training: BTreeMap::new(),
             warnings: Vec::new(),
             secrets: Secrets::default(),
+            survey: Survey::default(),
+            stored: BTreeMap::new(),
+            sink_tables: BTreeMap::new(),
+            replaying: false,
         }
     }
 
@@ -72,11 +85,13 @@ impl<'a> Pipeline<'a> {
         match &statement.body {
             Stmt::Set(set) => self.set(set),
             Stmt::CreateSecret(secret) => self.create_secret(secret),
+            Stmt::CreateFunction(function) => self.create_function(function),
             Stmt::CreateSource(source) => self.create_source(source),
             Stmt::CreateView(view) => self.create_view(&view.name, view.or_replace, &view.query),
             Stmt::CreateMaterializedView(view) => {
                 if self.is_new(&view.name, view.if_not_exists)? {
-                    self.create_materialized_view(&view.name, &view.query)?;
+                    self.create_materialized_view(&view.name, &view.query, &view.emit)?;
+                    self.warnings.extend(unordered(&view.name, &view.query));
                 }
                 Ok(())
             }
@@ -96,9 +111,27 @@ impl<'a> Pipeline<'a> {
             Stmt::CreateTrainingSet(set) => self.create_training_set(set),
             Stmt::CreateDriftMonitor(monitor) => self.create_drift_monitor(monitor),
             Stmt::CreateRetrainingJob(job) => self.create_retraining_job(job),
+            Stmt::Write(write) => self.write(write),
+            // What a script writes is there before anything is read.
+            Stmt::Flush => Ok(()),
+            // It takes statements back, which whoever has all of them does.
+            Stmt::Drop(dropped) => Err(Refusal::new("DROP has no plan to explain").at(dropped.name.span)),
             Stmt::Select(query) => crate::query::check(query, &self.plan),
             Stmt::Explain(_) => unreachable!("EXPLAIN changes no pipeline"),
         }
+    }
+
+    /// Functions are ours: a class is not loaded. Errors: there is none of this name.
+    fn create_function(&mut self, function: &CreateFunction) -> Result<()> {
+        let name = normal_name(&function.name);
+        if !Functions::get().has(&name) {
+            return Err(Refusal::new(format!("there is no function {name}, and classes are not loaded"))
+                .help("write the expression into a view and select from that")
+                .at(function.name.span));
+        }
+        let notice = format!("{} is not loaded: {name} is the function of that name here", function.class);
+        self.warnings.push(Refusal::new(notice).at(function.name.span));
+        Ok(())
     }
 
     /// What the plans of training sets are made of.
@@ -110,10 +143,38 @@ impl<'a> Pipeline<'a> {
     /// The plan of everything that was applied, without nodes that nothing reads.
     pub fn finish(mut self) -> Plan {
         self.plan.clock = self.settings.clock;
+        self.fill_tables();
         sort_sources(&mut self.plan);
         let roots: Vec<NodeId> =
             (0..self.plan.nodes.len() as u32).map(NodeId).filter(|id| matches!(self.plan.node(*id).op, Op::Source { .. })).collect();
         prune(self.plan, &roots)
+    }
+
+    /// The pipeline of these statements, some of its own, with the rows that its tables hold: what comes of a DROP.
+    pub fn again(self, statements: &[Statement]) -> Result<Pipeline<'a>> {
+        let mut rebuilt = Pipeline { survey: self.survey.clone(), replaying: true, ..Pipeline::new(self.connectors) };
+        for statement in statements.iter().filter(|statement| !matches!(statement.body, Stmt::Explain(_))) {
+            rebuilt.apply(statement)?;
+        }
+        for (name, table) in &mut rebuilt.stored {
+            if let Some(before) = self.stored.get(name) {
+                table.content = before.content.clone();
+            }
+        }
+        rebuilt.warnings.clear();
+        Ok(Pipeline { replaying: false, ..rebuilt })
+    }
+
+    /// Gives the sources of stored tables the rows that statements left in them.
+    pub fn fill_tables(&mut self) {
+        for source in &mut self.plan.sources {
+            if let Some(table) = self.stored.get(&source.name).filter(|_| source.is_table()) {
+                source.rows = table.content.batches().expect("rows of the table's own types");
+                if self.settings.clock == ClockKind::Event {
+                    source.options.remove(TABLE_LIVE);
+                }
+            }
+        }
     }
 
     fn set(&mut self, set: &Set) -> Result<()> {
@@ -163,7 +224,8 @@ impl<'a> Pipeline<'a> {
         if self.plan.training_sets.iter().any(|set| set.name == known) {
             return exists(name, if_not_exists, "training set").map(|()| false);
         }
-        if !self.relations.contains_key(&known) && !self.inlined.contains(&known) {
+        let known_here = self.relations.contains_key(&known) || self.stored.contains_key(&known) || self.sink_tables.contains_key(&known);
+        if !known_here && !self.inlined.contains(&known) {
             return Ok(true);
         }
         exists(name, if_not_exists, "source or view").map(|()| false)
@@ -180,7 +242,20 @@ impl<'a> Pipeline<'a> {
         if !self.is_new(&source.name, source.if_not_exists)? {
             return Ok(());
         }
+        match source.role {
+            Role::Stored => return self.create_table(source),
+            Role::Sink => return self.create_sink_table(source),
+            Role::Either if self.survey.written.contains(&normal_name(&source.name)) => return self.create_sink_table(source),
+            Role::Either | Role::Source => {}
+        }
         let def = define::source(source, &self.catalog, (self.connectors, &self.secrets))?;
+        self.catalog.add(&def.name, Relation::stored(with_event_time(&def.schema, def.event_time)));
+        self.push_source(&def);
+        Ok(())
+    }
+
+    /// The node of a source's rows, which is known by its name from now on.
+    pub fn push_source(&mut self, def: &SourceDef) -> NodeId {
         let append_only = def.format == Format::Plain;
         let op = Op::Source { source: self.plan.sources.len() };
         let mut node = self.plan.push(Node { op, inputs: Vec::new(), schema: def.schema.clone(), append_only });
@@ -188,10 +263,9 @@ impl<'a> Pipeline<'a> {
             let op = Op::Upsert { key: def.key.clone() };
             node = self.plan.push(Node { op, inputs: vec![node], schema: def.schema.clone(), append_only: false });
         }
-        self.catalog.add(&def.name, Relation::stored(def.schema.clone()));
         self.relations.insert(def.name.clone(), node);
-        self.plan.sources.push(def);
-        Ok(())
+        self.plan.sources.push(def.clone());
+        node
     }
 
     fn create_view(&mut self, name: &Ident, or_replace: bool, query: &Query) -> Result<()> {
@@ -210,13 +284,25 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn create_materialized_view(&mut self, name: &Ident, query: &Query) -> Result<NodeId> {
-        let plan = plan_maintained(query, &self.catalog)?;
+    fn create_materialized_view(&mut self, name: &Ident, query: &Query, emit: &Emit) -> Result<NodeId> {
+        let known = normal_name(name);
+        let plan = match emit {
+            Emit::OnWindowClose(place) => {
+                let close = |plan| emit_on_close(plan, &known).map_err(|refusal| refusal.at(place.0));
+                plan_maintained_as(query, &self.catalog, close)?
+            }
+            Emit::OnChange | Emit::Every(_) => plan_maintained(query, &self.catalog)?,
+        };
         let mut grown = self.plan.clone();
         let mut lowering = self.lowering(&mut grown);
         let node = lowering.lower(&plan).and_then(|node| lowering.output(node, plan.schema())).map_err(|refusal| placed(refusal, query))?;
+        let node = match emit {
+            Emit::Every(every) => lowering.emit_every(node, every.ms()),
+            Emit::OnChange | Emit::OnWindowClose(_) => node,
+        };
         self.plan = grown;
-        self.add_view(normal_name(name), node, ViewKind::Materialized, Vec::new());
+        self.add_view(known.clone(), node, ViewKind::Materialized, Vec::new());
+        self.catalog.add(&known, Relation::stored(marked_as(&self.plan.node(node).schema, plan.schema())));
         Ok(node)
     }
 
@@ -367,7 +453,7 @@ impl<'a> Pipeline<'a> {
         let name = Ident { value: "query".into(), quote_style: None, span: query.span() };
         self.plan.views.clear();
         self.plan.sinks.clear();
-        self.create_materialized_view(&name, query)?;
+        self.create_materialized_view(&name, query, &Emit::OnChange)?;
         sort_sources(&mut self.plan);
         Ok(part::retain(prune(self.plan, &[]), &BTreeSet::new(), &BTreeSet::new()))
     }
@@ -379,9 +465,16 @@ impl<'a> Pipeline<'a> {
         self.plan.views.push(ViewDef { name, node, kind, schema, entity });
     }
 
-    fn lowering<'b>(&'b self, plan: &'b mut Plan) -> Lowering<'b> {
-        Lowering { plan, relations: &self.relations, services: &self.catalog.services, asked: Vec::new() }
+    pub fn lowering<'b>(&'b self, plan: &'b mut Plan) -> Lowering<'b> {
+        Lowering { plan, relations: &self.relations, services: &self.catalog.services, asked: Vec::new(), body: None }
     }
+}
+
+/// A view keeps rows in no order: an ORDER BY without LIMIT is a wish about how they are shown.
+fn unordered(name: &Ident, query: &Query) -> Option<Refusal> {
+    let order = query.order_by.as_ref().filter(|_| query.limit_clause.is_none() && query.fetch.is_none())?;
+    let notice = Refusal::new(format!("the rows of {} are kept in no order", normal_name(name)));
+    Some(notice.help(format!("order them when you read: SELECT … FROM {} ORDER BY …; or add a LIMIT", normal_name(name))).at(order.span()))
 }
 
 fn exists(name: &Ident, if_not_exists: bool, what: &str) -> Result<()> {

@@ -54,12 +54,20 @@ impl Display for Stmt {
                 };
                 write!(f, "CREATE SECRET {}{} FROM {kind} {}", if_not_exists(secret.if_not_exists), secret.name, quoted(place))
             }
+            Stmt::CreateFunction(function) => {
+                write!(f, "CREATE FUNCTION {}{} AS {}", if_not_exists(function.if_not_exists), function.name, quoted(&function.class))
+            }
             Stmt::CreateSource(source) => source.fmt(f),
             Stmt::CreateView(view) => {
                 write!(f, "CREATE {}VIEW {} AS\n{}", if view.or_replace { "OR REPLACE " } else { "" }, view.name, query_text(&view.query))
             }
             Stmt::CreateMaterializedView(view) => {
-                write!(f, "CREATE MATERIALIZED VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, query_text(&view.query))
+                write!(f, "CREATE MATERIALIZED VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, query_text(&view.query))?;
+                match &view.emit {
+                    Emit::OnChange => Ok(()),
+                    Emit::OnWindowClose(_) => f.write_str("\nEMIT ON WINDOW CLOSE"),
+                    Emit::Every(every) => write!(f, "\nEMIT EVERY {every}"),
+                }
             }
             Stmt::CreateFeatureView(view) => view.fmt(f),
             Stmt::CreateFeatureService(service) => service.fmt(f),
@@ -68,6 +76,11 @@ impl Display for Stmt {
             Stmt::CreateTrainingSet(set) => set.fmt(f),
             Stmt::CreateDriftMonitor(monitor) => monitor.fmt(f),
             Stmt::CreateRetrainingJob(job) => job.fmt(f),
+            Stmt::Write(write) => write.statement.fmt(f),
+            Stmt::Drop(Drop { kind, name, if_exists, cascade }) => {
+                write!(f, "DROP {kind} {}{name}{}", if *if_exists { "IF EXISTS " } else { "" }, if *cascade { " CASCADE" } else { "" })
+            }
+            Stmt::Flush => f.write_str("FLUSH"),
             Stmt::Explain(explain) => explain.fmt(f),
             Stmt::Select(query) => f.write_str(&query_text(query)),
         }
@@ -76,21 +89,38 @@ impl Display for Stmt {
 
 impl Display for CreateSource {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "CREATE SOURCE {}{} (", if_not_exists(self.if_not_exists), self.name)?;
+        let what = if self.role == Role::Source { "SOURCE" } else { "TABLE" };
+        write!(f, "CREATE {what} {}{}", if_not_exists(self.if_not_exists), self.name)?;
         let filled = |column: usize| self.metadata.iter().find(|included| included.column == column);
-        let element = |(index, column): (usize, &Column)| match filled(index) {
-            Some(included) => format!("{column} METADATA FROM {}", quoted(&included.name.value)),
-            None => column.to_string(),
+        let value = |values: &'_ [ColumnValue], column: usize| values.iter().find(|value| value.column == column).cloned();
+        let element = |(index, column): (usize, &Column)| match (filled(index), value(&self.computed, index), value(&self.defaults, index)) {
+            (Some(included), _, _) => format!("{column} METADATA FROM {}", quoted(&included.name.value)),
+            (_, Some(ColumnValue { expr, untyped: true, .. }), _) => format!("{} AS {expr}", column.name),
+            (_, Some(ColumnValue { expr, .. }), _) => format!("{column} GENERATED ALWAYS AS ({expr}) STORED"),
+            (_, _, Some(ColumnValue { expr, .. })) => format!("{column} DEFAULT {expr}"),
+            _ => column.to_string(),
         };
         let mut elements: Vec<String> = self.columns.iter().enumerate().map(element).collect();
         if !self.primary_key.is_empty() {
-            elements.push(format!("PRIMARY KEY ({}) NOT ENFORCED", joined(&self.primary_key)));
+            let enforced = if self.role == Role::Stored { "" } else { " NOT ENFORCED" };
+            elements.push(format!("PRIMARY KEY ({}){enforced}", joined(&self.primary_key)));
         }
         elements.extend(self.watermark.as_ref().map(Watermark::to_string));
         elements.extend(self.lateness.as_ref().map(|lateness| format!("LATENESS {lateness}")));
         elements.extend(self.arrival.as_ref().map(|column| format!("ARRIVAL FOR {column}")));
-        write!(f, "\n  {}\n)", elements.join(",\n  "))?;
-        write_connection(f, &self.options, self.encoding.as_ref())
+        if !elements.is_empty() {
+            write!(f, " (\n  {}\n)", elements.join(",\n  "))?;
+        }
+        let mut options = self.options.clone();
+        if self.role == Role::Sink && self.query.is_none() {
+            let place = Place(self.name.span);
+            options.push(OptionEntry { name: "type".into(), value: OptionValue::Text("sink".into()), place, value_place: place });
+        }
+        write_connection(f, &options, self.encoding.as_ref())?;
+        match &self.query {
+            Some(query) => write!(f, " AS\n{}", query_text(query)),
+            None => Ok(()),
+        }
     }
 }
 

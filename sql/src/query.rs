@@ -24,12 +24,14 @@ use crate::compile::on_large_stack;
 use crate::context::{Catalog, FEATURES_SCHEMA, Relation};
 use crate::error::SqlError;
 use crate::execute::{execute, memory_table, with_now};
+use crate::lower::is_work_table;
 use crate::optimise::analyse;
 use crate::parse::{parse_query, parse_subscribe};
 use crate::predict::refuse_predictions;
 use crate::refusal::{Refusal, Result};
 use crate::relation::service_input;
 use crate::system;
+use crate::temporal::{joins_at_arrival, without_asof};
 
 /// The name queries have in errors.
 const FILE: &str = "query";
@@ -63,7 +65,7 @@ pub fn subscription(text: &str) -> Result<Option<(SubscribeRequest, bool)>, SqlE
 
 /// Checks a SELECT. Errors: what is wrong with the text, by line and column.
 pub fn plan(text: &str, reader: &dyn Reader) -> Result<Planned, SqlError> {
-    let query = parse_query(&system::selected(text)?)?;
+    let query = parse_query(&system::selected(text, reader)?)?;
     let (views, services) = (reader.views(), reader.services().into_iter().map(|service| service.def).collect::<Vec<_>>());
     let sources: Vec<String> = reader.status().sources.into_iter().map(|source| source.name).collect();
     on_large_stack(|| plan_here(*query, &views, &services, &sources))
@@ -114,6 +116,12 @@ fn plan_here(query: Query, views: &[CatalogView], services: &[ServiceDef], sourc
     for service in services.iter().filter(|service| asked.contains(&service.name)) {
         bindings(&raw, service).map_err(|refusal| if refusal.place.is_some() { refusal } else { refusal.at(query.span()) })?;
     }
+    if joins_at_arrival(&raw) {
+        return Err(refused(
+            Refusal::new("FOR SYSTEM_TIME AS OF says what was there when a row came, which no content tells")
+                .help("join plainly, to see what is there now; or let a materialized view keep the answers as rows come"),
+        ));
+    }
     let analysed = analyse(raw, catalog.options()).map_err(|error| refused(error.into()))?;
     let schema = served_schema(analysed.schema().as_arrow());
     Ok(Planned { schema, parameters, views, services: asked, system, query })
@@ -124,7 +132,7 @@ fn run_here(
     parameters: Option<&RecordBatch>,
     reader: &dyn Reader,
 ) -> freshet_core::Result<(SchemaRef, Vec<RecordBatch>, ReadPoint)> {
-    let rows = parameter_rows(planned, parameters)?;
+    let rows = parameter_rows_of(&planned.parameters, parameters)?;
     let names: Vec<&str> = planned.views.iter().map(String::as_str).collect();
     let catalog_views = reader.views();
     let mut catalog = Catalog::default();
@@ -156,7 +164,7 @@ fn run_here(
         let at = point.expect("a query without services has a snapshot");
         let plan = plan_query(&with_now(&planned.query, at.q), &catalog).map_err(invalid)?;
         let plan = plan.with_param_values(row).map_err(|error| Error::invalid(error.strip_backtrace()))?;
-        for batch in execute(plan)? {
+        for batch in execute(without_asof(plan).map_err(|error| Error::invalid(error.strip_backtrace()))?)? {
             answers.push(served(&batch, &planned.schema)?);
         }
     }
@@ -224,8 +232,14 @@ fn parameters_of(types: &std::collections::HashMap<String, Option<DataType>>) ->
     Ok(Arc::new(Schema::new(numbered.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), data_type, true)).collect::<Vec<_>>())))
 }
 
-fn parameter_rows(planned: &Planned, parameters: Option<&RecordBatch>) -> freshet_core::Result<Vec<Vec<ScalarValue>>> {
-    let expected = planned.parameters.fields();
+/// `$1`, `$2`, … of a plan, with their types.
+pub(crate) fn parameters_of_plan(plan: &LogicalPlan) -> Result<SchemaRef> {
+    parameters_of(&plan.get_parameter_types()?)
+}
+
+/// The values of each row of parameters; one empty row where there are none.
+pub(crate) fn parameter_rows_of(expected: &SchemaRef, parameters: Option<&RecordBatch>) -> freshet_core::Result<Vec<Vec<ScalarValue>>> {
+    let expected = expected.fields();
     let Some(batch) = parameters else {
         return if expected.is_empty() {
             Ok(vec![Vec::new()])
@@ -256,7 +270,9 @@ fn parameter_rows(planned: &Planned, parameters: Option<&RecordBatch>) -> freshe
 fn relations_of(plan: &LogicalPlan) -> Result<(Vec<String>, Vec<String>)> {
     let (mut views, mut services) = (Vec::new(), Vec::new());
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
+        if let LogicalPlan::TableScan(scan) = node
+            && !is_work_table(scan)
+        {
             let list = if scan.table_name.schema() == Some(FEATURES_SCHEMA) { &mut services } else { &mut views };
             list.push(scan.table_name.table().to_string());
         }

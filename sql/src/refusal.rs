@@ -100,6 +100,10 @@ fn in_our_words(message: String) -> Refusal {
             None => Refusal::new(format!("{function}() does not take arguments of these types")).help("CAST them to what it takes"),
         };
     }
+    if message.starts_with("Correlated scalar subquery") {
+        return Refusal::new("this subquery is used as a value, and may have more than one row for a row of the query")
+            .help("aggregate it: (SELECT max(…) …); or LEFT JOIN LATERAL (SELECT … LIMIT 1) AS t ON true");
+    }
     // Syntax trees printed for developers.
     Refusal::new(message.split(" { ").next().unwrap_or_default().trim_end_matches(" Substring").to_string())
 }
@@ -111,6 +115,10 @@ fn from_diagnostic(diagnostic: &Diagnostic, error: &DataFusionError) -> Refusal 
     let helps: Vec<String> =
         diagnostic.notes.iter().map(|note| note.message.clone()).chain(diagnostic.helps.iter().map(|help| help.message.clone())).collect();
     let place = diagnostic.span.as_ref().map(location);
+    if message.starts_with("Too many columns!") {
+        let refusal = Refusal::new("IN compares one value with one column").help("compare several by EXISTS (SELECT 1 FROM … WHERE a = … AND b = …)");
+        return Refusal { place, ..refusal };
+    }
     let help = if helps.is_empty() { None } else { Some(helps.join("; ")) };
     Refusal { place, message, help, about_now: false }
 }

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
@@ -19,6 +20,7 @@ use freshet_core::{ServiceDef, TrainingMode};
 
 use crate::context::FEATURES_SCHEMA;
 use crate::fold::{is_revealed, lookup_alias, lookup_service, lookup_time, normal};
+use crate::parse::parse_query;
 use crate::training::{asked_of, early};
 
 /// The hidden columns behind `f.status` and `f.event_time`.
@@ -227,7 +229,7 @@ impl LookupPlanner {
 }
 
 /// An error that knows its place and its remedy.
-fn wrong_at(message: &str, help: &str, span: sqlparser::tokenizer::Span) -> DataFusionError {
+pub(crate) fn wrong_at(message: &str, help: &str, span: sqlparser::tokenizer::Span) -> DataFusionError {
     let diagnostic = Diagnostic::new_error(message, Span::try_from_sqlparser_span(span)).with_help(help, None);
     DataFusionError::Plan(message.to_string()).with_diagnostic(diagnostic)
 }
@@ -297,9 +299,23 @@ impl RelationPlanner for LookupPlanner {
                     index_hints,
                 })))
             }
+            // DataFusion has no WITH ORDINALITY: the places are a list of their own, which is opened beside the others.
+            ast::TableFactor::UNNEST { alias, mut array_exprs, with_ordinality: true, with_offset, with_offset_alias } => {
+                let Some(places) = array_exprs.first().and_then(places_of).filter(|_| array_exprs.len() == 1) else {
+                    return plan_err!("UNNEST of several lists has no one place to number; unnest one list WITH ORDINALITY");
+                };
+                array_exprs.push(places);
+                Ok(RelationPlanning::Original(Box::new(ast::TableFactor::UNNEST {
+                    alias,
+                    array_exprs,
+                    with_offset,
+                    with_offset_alias,
+                    with_ordinality: false,
+                })))
+            }
             // DataFusion ignores a version silently.
             ast::TableFactor::Table { version: Some(_), ref name, .. } if !is_features(name) => {
-                plan_err!("FOR SYSTEM_TIME AS OF is for FEATURES(service); {name} is read as it is now")
+                plan_err!("FOR SYSTEM_TIME AS OF is for the right side of a JOIN; {name} is read as it is now")
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
@@ -315,6 +331,20 @@ fn system_table(name: &ast::ObjectName, arguments: &ast::TableFunctionArgs) -> O
         return None;
     }
     Some(ast::ObjectName::from(vec![ast::Ident { value: format!("{function_name}({})", normal(of)), quote_style: Some('"'), span: function.span }]))
+}
+
+/// `[1, 2, …]`, as long as the list.
+fn places_of(list: &ast::Expr) -> Option<ast::Expr> {
+    let query = parse_query("SELECT generate_series(CAST(1 AS BIGINT), CAST(array_length(\"freshet$list\") AS BIGINT))").ok()?;
+    let ast::SetExpr::Select(mut select) = *query.body else { return None };
+    let Some(ast::SelectItem::UnnamedExpr(mut places)) = select.projection.pop() else { return None };
+    let _ = ast::visit_expressions_mut(&mut places, |expr| {
+        if matches!(expr, ast::Expr::Identifier(ident) if ident.value == "freshet$list") {
+            *expr = list.clone();
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    Some(places)
 }
 
 fn is_features(name: &ast::ObjectName) -> bool {

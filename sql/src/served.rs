@@ -97,11 +97,14 @@ pub(crate) fn is_event_time(plan: &Plan, node: NodeId, column: usize) -> bool {
     match &node.op {
         Op::Source { source } => [plan.sources[*source].event_time, plan.sources[*source].arrival].contains(&Some(column)),
         Op::Project { exprs } => exprs[column].as_column().is_none_or(|column| below(0, column)),
-        Op::Join { .. } if column >= width(0) => below(1, column - width(0)),
+        Op::Join { kind, .. } if column >= width(0) => kind.has_mark() || below(1, column - width(0)),
         Op::Join { .. } => below(0, column),
         Op::Lookup { .. } | Op::Predict { .. } => column >= width(0) || below(0, column),
         Op::Aggregate { keys, .. } => keys.get(column).is_none_or(|key| below(0, *key)),
-        Op::Union => (0..node.inputs.len()).any(|input| below(input, column)),
+        Op::Recursive { .. } | Op::Argument { .. } => true,
+        Op::Union | Op::SetOperation { .. } => (0..node.inputs.len()).any(|input| below(input, column)),
+        Op::Unnest { exprs, .. } => exprs.get(column).is_none_or(|expr| expr.as_column().is_none_or(|column| below(0, column))),
+        Op::Values { .. } => true,
         // What only keeps or drops rows, or makes changes of them.
         _ if plan.node(node.inputs[0]).schema == node.schema => below(0, column),
         _ => true,

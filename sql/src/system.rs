@@ -28,7 +28,7 @@ pub(crate) fn tables() -> [(&'static str, SchemaRef); 2] {
 }
 
 /// The SELECT that a SHOW or DESCRIBE stands for; the text itself if it is something else. Errors: it shows nothing there is.
-pub(crate) fn selected(text: &str) -> Result<String, SqlError> {
+pub(crate) fn selected(text: &str, reader: &dyn Reader) -> Result<String, SqlError> {
     let Some((words, place)) = show_words(text) else { return Ok(text.to_string()) };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
@@ -47,12 +47,24 @@ pub(crate) fn selected(text: &str) -> Result<String, SqlError> {
             }
         },
         ["DESCRIBE" | "DESC", ..] | ["SHOW", "COLUMNS", "FROM", ..] => {
-            let name = text.trim().trim_end_matches(';').split_whitespace().last().unwrap_or_default().trim_matches('"').replace('\'', "''");
-            Ok(format!("SELECT name, type, nullable FROM {COLUMNS} WHERE object = '{}' ORDER BY position", name.to_lowercase()))
+            let name = text.trim().trim_end_matches(';').split_whitespace().last().unwrap_or_default().trim_matches('"').to_lowercase();
+            let known: Vec<String> = described(reader).into_iter().map(|(known, _)| known).collect();
+            if !known.contains(&name) {
+                let error = SqlError::new("query", place, format!("there is no source, view or service named {name}"));
+                let known: Vec<&str> = known.iter().map(String::as_str).filter(|known| !known.contains('(')).collect();
+                return Err(match nearest(&name, known.iter().copied()) {
+                    Some(close) => error.help(format!("did you mean {close}?")),
+                    None => error.help(format!("known: {}", known.join(", "))),
+                });
+            }
+            Ok(format!("SELECT name, type, nullable FROM {COLUMNS} WHERE object = '{}' ORDER BY position", name.replace('\'', "''")))
         }
         _ => {
             let error = SqlError::new("query", place, "SHOW takes one word");
-            Err(error.help(format!("{}; DESCRIBE name tells the columns of a view", SHOWN.map(|(word, _)| format!("SHOW {word}")).join(", "))))
+            Err(error.help(format!(
+                "{}; DESCRIBE name tells the columns of a source, view or service",
+                SHOWN.map(|(word, _)| format!("SHOW {word}")).join(", ")
+            )))
         }
     }
 }
@@ -122,10 +134,16 @@ fn objects(status: &PipelineStatus) -> freshet_core::Result<RecordBatch> {
         rows: Some(view.rows),
     });
     let plain = |name, kind, state, rows| Object { name, kind, state, lag_rows: None, lag_ms: None, rows };
-    let sinks = status.sinks.iter().map(|sink| plain(sink.name.as_str(), "sink", &sink.state, Some(sink.rows)));
+    let sinks = status.sinks.iter().map(|sink| Object {
+        lag_rows: Some(sink.lag_rows),
+        lag_ms: Some(sink.lag_ms),
+        ..plain(sink.name.as_str(), "sink", &sink.state, Some(sink.rows))
+    });
     let models = status.models.iter().map(|model| plain(model.name.as_str(), "model", &model.state, Some(model.rows)));
     let jobs = status.jobs.iter().map(|job| plain(job.name.as_str(), "job", &job.state, None));
-    let all: Vec<Object> = sources.chain(views).chain(sinks).chain(models).chain(jobs).collect();
+    let checkpoints =
+        status.checkpoints.iter().map(|state| Object { lag_ms: status.checkpoint_age_ms, ..plain("checkpoints", "checkpoints", state, None) });
+    let all: Vec<Object> = sources.chain(views).chain(sinks).chain(models).chain(jobs).chain(checkpoints).collect();
     let time = |time: Option<Epoch>| time.filter(|time| *time != Epoch::ZERO).map(|time| time.0 as i64);
     let count = |count: Option<u64>| count.map(|count| count as i64);
     let columns: Vec<ArrayRef> = vec![
@@ -142,13 +160,22 @@ fn objects(status: &PipelineStatus) -> freshet_core::Result<RecordBatch> {
     Ok(RecordBatch::try_new(objects_schema(), columns)?)
 }
 
+/// Everything that has columns, by name.
+fn described(reader: &dyn Reader) -> Vec<(String, SchemaRef)> {
+    let views = reader.views().into_iter().map(|view| (view.name, view.schema));
+    let services = reader.services().into_iter().map(|service| (service.def.name, service.def.schema));
+    let views: Vec<_> = views.collect();
+    // A stored table is a source and what is kept of it, under one name.
+    let sources = reader.sources().into_iter().filter(|(name, _)| views.iter().all(|(view, _)| view != name));
+    let sources: Vec<_> = sources.collect();
+    sources.into_iter().chain(views).chain(services).collect()
+}
+
 fn columns(reader: &dyn Reader) -> freshet_core::Result<RecordBatch> {
     let mut found: Vec<(String, i32, Field)> = Vec::new();
-    let mut add = |object: &str, schema: &Schema| {
-        found.extend(schema.fields().iter().zip(1..).map(|(field, position)| (object.to_string(), position, field.as_ref().clone())));
-    };
-    reader.views().iter().for_each(|view| add(&view.name, &view.schema));
-    reader.services().iter().for_each(|service| add(&service.def.name, &service.def.schema));
+    for (object, schema) in described(reader) {
+        found.extend(schema.fields().iter().zip(1..).map(|(field, position)| (object.clone(), position, field.as_ref().clone())));
+    }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(found.iter().map(|(object, _, _)| object))),
         Arc::new(Int32Array::from_iter_values(found.iter().map(|(_, position, _)| *position))),

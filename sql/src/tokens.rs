@@ -74,6 +74,7 @@ pub fn too_deep(file: &str, at: Location) -> SqlError {
 /// The token pass over one statement.
 pub fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut written = Vec::with_capacity(tokens.len() + 8);
+    let mut left_asof = false;
     let mut index = 0;
     while let Some(current) = tokens.get(index) {
         let span = current.span;
@@ -96,6 +97,43 @@ pub fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             // TUMBLE(TABLE t, DESCRIPTOR(c), …) and DATA => TABLE t: the word says nothing.
             "TABLE" if is_table_argument(before(1), before(2)) && matches!(after(1), Some(TokenWithSpan { token: Token::Word(_), .. })) => {
                 index += 1;
+                continue;
+            }
+            // SESSION(TABLE t PARTITION BY k, …) has the keys as an argument of their own.
+            "PARTITION" if is_word(after(1), "BY") && is_session_argument(&tokens[..index]) => {
+                let punctuation = |token| TokenWithSpan { token, span };
+                written.extend([punctuation(Token::Comma), punctuation(Token::make_word("partition_by", None))]);
+                index += 2;
+                if tokens.get(index).is_some_and(|next| next.token != Token::LParen) {
+                    written.push(punctuation(Token::LParen));
+                    while tokens.get(index).is_some_and(|next| matches!(next.token, Token::Word(_) | Token::Period)) {
+                        written.push(tokens[index].clone());
+                        index += 1;
+                    }
+                    written.push(punctuation(Token::RParen));
+                }
+                continue;
+            }
+            // LEFT ASOF JOIN, or ASOF LEFT JOIN: the condition says it instead.
+            "LEFT" if is_word(after(1), "ASOF") || is_word(before(1), "ASOF") => {
+                left_asof = true;
+                index += 1;
+                continue;
+            }
+            "OUTER" if left_asof && (is_word(after(1), "ASOF") || is_word(after(1), "JOIN")) => {
+                index += 1;
+                continue;
+            }
+            "MATCH_CONDITION" if left_asof && after(1).is_some_and(|next| next.token == Token::LParen) => {
+                left_asof = false;
+                let Some(end) = closing(&tokens, index + 1) else { continue };
+                written.push(current.clone());
+                for token in [Token::LParen, Token::make_word(crate::temporal::LEFT, None)] {
+                    written.push(TokenWithSpan { token, span });
+                }
+                written.extend(tokens[index + 1..=end].iter().cloned());
+                written.push(tokens[end].clone());
+                index = end + 1;
                 continue;
             }
             "ROW" if after(1).is_some_and(|next| next.token == Token::Lt) => {
@@ -229,6 +267,22 @@ fn is_operator(token: &Token) -> bool {
     }
 }
 
+/// Where the bracket that opens here is closed.
+fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    for (index, found) in tokens.iter().enumerate().skip(open) {
+        match found.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(index);
+        }
+    }
+    None
+}
+
 fn is_word(found: Option<&TokenWithSpan>, expected: &str) -> bool {
     found.is_some_and(|found| word(found) == expected)
 }
@@ -276,6 +330,17 @@ fn is_table_argument(previous: Option<&TokenWithSpan>, before_previous: Option<&
     }
 }
 
+/// `SESSION([DATA =>] [TABLE] name` stands before.
+fn is_session_argument(before: &[TokenWithSpan]) -> bool {
+    let mut rest =
+        before.iter().rev().skip_while(|found| matches!(&found.token, Token::Word(_) | Token::Period) && word(found) != "TABLE").peekable();
+    rest.next_if(|found| word(found) == "TABLE");
+    if rest.next_if(|found| found.token == Token::RArrow).is_some() {
+        rest.next_if(|found| word(found) == "DATA");
+    }
+    rest.next().is_some_and(|found| found.token == Token::LParen) && rest.next().is_some_and(|found| word(found) == "SESSION")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,10 +363,21 @@ mod tests {
     }
 
     #[test]
+    fn trap_left_asof_join_is_said_in_its_condition() {
+        let expected = "a ASOF JOIN b MATCH_CONDITION ( __left ( a . t >= ( b . t ) ) ) USING ( k )";
+        assert_eq!(rewritten("a LEFT ASOF JOIN b MATCH_CONDITION (a.t >= (b.t)) USING (k)"), expected);
+        assert_eq!(rewritten("a ASOF LEFT JOIN b MATCH_CONDITION (a.t >= (b.t)) USING (k)"), expected);
+        assert_eq!(rewritten("a LEFT JOIN b ON match_condition (1)"), "a LEFT JOIN b ON match_condition ( 1 )");
+    }
+
+    #[test]
     fn trap_table_word_before_an_argument() {
         assert_eq!(rewritten("TUMBLE(TABLE t, DESCRIPTOR(c))"), "TUMBLE ( t , DESCRIPTOR ( c ) )");
         assert_eq!(rewritten("HOP(DATA => TABLE t)"), "HOP ( DATA => t )");
         assert_eq!(rewritten("x IN (TABLE t)"), "x IN ( TABLE t )");
+        assert_eq!(rewritten("SESSION(TABLE t PARTITION BY k, x)"), "SESSION ( t , partition_by ( k ) , x )");
+        assert_eq!(rewritten("SESSION(DATA => TABLE a.t PARTITION BY (k, l), x)"), "SESSION ( DATA => a . t , partition_by ( k , l ) , x )");
+        assert_eq!(rewritten("sum(x) OVER (w PARTITION BY k)"), "sum ( x ) OVER ( w PARTITION BY k )");
     }
 
     #[test]

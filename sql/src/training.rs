@@ -120,7 +120,7 @@ impl TrainingSet {
         draft.services.clear();
         draft.retraining.clear();
         draft.training_sets.retain(|set| set.name == self.name);
-        let mut lowering = Lowering { plan: &mut draft, relations, services: &self.catalog.services, asked: Vec::new() };
+        let mut lowering = Lowering { plan: &mut draft, relations, services: &self.catalog.services, asked: Vec::new(), body: None };
         let node =
             lowering.lower(&logical).and_then(|node| lowering.output(node, logical.schema())).map_err(|refusal| placed(refusal, &self.query))?;
         let at_events = std::mem::take(&mut lowering.asked).into_iter().filter(|asked| is_event_time(lowering.plan, asked.left, asked.column));
@@ -304,7 +304,7 @@ fn lookups_within_range(plan: &Plan) -> BTreeSet<usize> {
             },
             Op::Filter { .. } | Op::TemporalFilter { .. } => (0, column),
             Op::Join { .. } if column < width => (0, column),
-            Op::Join { .. } => (1, column - width),
+            Op::Join { kind, .. } if kind.shows_right() => (1, column - width),
             Op::Lookup { at, .. } if column < width => {
                 let within = match at {
                     LookupTime::Now | LookupTime::EventTime { column: None } => true,

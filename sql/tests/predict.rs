@@ -114,7 +114,8 @@ fn predictions_stand_over_groups_in_subqueries_and_in_inlined_views() {
     let text = "CREATE VIEW scored AS SELECT id, shop, PREDICT(pair, amount, items) AS score FROM orders;
         CREATE MATERIALIZED VIEW v AS WITH big AS (SELECT shop, PREDICT(pair, sum(amount), count(*)) AS s FROM orders GROUP BY shop HAVING count(*) > 1)
         SELECT a.id, a.score, big.s FROM scored a JOIN big ON a.shop = big.shop WHERE a.id IN (SELECT id FROM scored WHERE score > 0.5)";
-    assert_eq!(calls(text).len(), 3);
+    // The inlined view stands there twice and is scored once.
+    assert_eq!(calls(text).len(), 2);
     assert_eq!(columns(text), ["id Int64", "score Float64", "s Float64"]);
 }
 

@@ -1,6 +1,6 @@
 //! What sources and sinks of streams come to: metadata, limits, keys, secrets.
 
-use freshet_core::{BadData, Format, MetadataColumn, SourceDef, TimeLimits, fingerprint};
+use freshet_core::{BadData, Format, LetterLimits, MetadataColumn, SourceDef, TimeLimits, fingerprint};
 use freshet_sql::{ExplainOutput, explain_plan};
 
 use crate::given::{PASSWORD, program};
@@ -35,6 +35,17 @@ fn limits_are_typed_and_no_connector_sees_them() {
     assert_eq!(def.limits, TimeLimits { max_jump_ms: 86_400_000, max_skew_ms: 5_000, idle_ms: Some(120_000) });
     assert_eq!((def.bad_data, def.options.keys().map(String::as_str).collect::<Vec<_>>()), (BadData::Drop, vec!["schema.registry", "topic"]));
     assert_eq!(source("CREATE SOURCE s (a INT) WITH (connector = 'memory', idle_timeout = none) FORMAT PLAIN ENCODE JSON").limits.idle_ms, None);
+}
+
+#[test]
+fn how_many_dead_letters_are_kept_is_typed_and_no_connector_sees_it() {
+    let usual = source("CREATE SOURCE s (a INT) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON");
+    assert_eq!(usual.letters, LetterLimits { bytes_max: 64 << 20, age_ms: None });
+    let def = source(
+        "CREATE SOURCE s (a INT) WITH (connector = 'memory', max_dead_letter_bytes = '1048576', max_dead_letter_age = '30 days') FORMAT PLAIN ENCODE JSON",
+    );
+    assert_eq!(def.letters, LetterLimits { bytes_max: 1 << 20, age_ms: Some(30 * 86_400_000) });
+    assert!(def.options.is_empty(), "{:?}", def.options);
 }
 
 #[test]

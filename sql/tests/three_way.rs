@@ -39,24 +39,24 @@ pub const SHAPE: Shape = Shape {
 
 /// Whom else to ask.
 #[derive(Clone, Copy, PartialEq)]
-enum Batch {
+pub enum Batch {
     /// DataFusion answers it too.
     Asked,
     /// Lookups, ties of T8, HOP and forgotten keys are the interpreter's business.
     Silent,
 }
 
-struct Question {
-    name: &'static str,
-    text: &'static str,
-    batch: Batch,
+pub struct Question {
+    pub name: &'static str,
+    pub text: &'static str,
+    pub batch: Batch,
 }
 
-const fn asked(name: &'static str, text: &'static str) -> Question {
+pub const fn asked(name: &'static str, text: &'static str) -> Question {
     Question { name, text, batch: Batch::Asked }
 }
 
-const fn silent(name: &'static str, text: &'static str) -> Question {
+pub const fn silent(name: &'static str, text: &'static str) -> Question {
     Question { name, text, batch: Batch::Silent }
 }
 
@@ -194,18 +194,22 @@ fn c1_a_lifetime_feature_view_equals_its_batch_query() {
     }
 }
 
-fn check(question: &Question, seed: u64, shape: &Shape) {
+pub fn check(question: &Question, seed: u64, shape: &Shape) {
     check_over(SOURCES, question, seed, shape);
 }
 
-fn check_over(sources: &str, question: &Question, seed: u64, shape: &Shape) {
+pub fn check_over(sources: &str, question: &Question, seed: u64, shape: &Shape) {
+    assert!(agrees_over(sources, question, seed, shape), "{}, seed {seed}: the question has no answer", question.name);
+}
+
+/// Whether there is an answer to agree on. Panics where two of them differ.
+pub fn agrees_over(sources: &str, question: &Question, seed: u64, shape: &Shape) -> bool {
     let text = format!("{sources}{};\nCREATE SINK out FROM v WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON", question.text);
     let program = compile(&[script("three_way.sql", &text)], &BTreeMap::new(), &MemoryConnectors::new(0)).unwrap_or_else(|error| panic!("{error}"));
     let input = connectors(&program.plan, seed, shape);
     let interpreter = interpreter(&program.plan, &input);
     let view = program.plan.view("v").unwrap().node;
     let history = interpreter.history(view);
-    assert!(!history.is_empty(), "{}, seed {seed}: the question has no answer", question.name);
     for (index, cut) in [StepCut::Epochs(1), StepCut::Epochs(7), StepCut::All].into_iter().enumerate() {
         let workers = [1, 2, 4][(seed as usize + index) % 3];
         let connectors = connectors(&program.plan, seed, shape);
@@ -230,6 +234,7 @@ fn check_over(sources: &str, question: &Question, seed: u64, shape: &Shape) {
     if question.batch == Batch::Asked {
         check_batch(question, &program, (&interpreter, &input), view, seed);
     }
+    !history.is_empty()
 }
 
 fn check_batch(question: &Question, program: &Program, (interpreter, input): (&Interpreter, &MemoryConnectors), view: NodeId, seed: u64) {
@@ -249,7 +254,7 @@ fn check_batch(question: &Question, program: &Program, (interpreter, input): (&I
     }
 }
 
-fn tables_at(plan: &Plan, (interpreter, input): (&Interpreter, &MemoryConnectors), epoch: Epoch) -> BTreeMap<String, RecordBatch> {
+pub fn tables_at(plan: &Plan, (interpreter, input): (&Interpreter, &MemoryConnectors), epoch: Epoch) -> BTreeMap<String, RecordBatch> {
     let nodes = plan.nodes.iter().enumerate().filter_map(|(index, node)| match node.op {
         Op::Source { source } => Some((source, NodeId(index as u32))),
         _ => None,
@@ -288,7 +293,7 @@ pub fn interpreter(plan: &Plan, connectors: &MemoryConnectors) -> Interpreter {
     Interpreter::new(plan, inputs.collect())
 }
 
-fn changes(connectors: &MemoryConnectors) -> Vec<(Vec<Value>, Epoch, i64)> {
+pub fn changes(connectors: &MemoryConnectors) -> Vec<(Vec<Value>, Epoch, i64)> {
     let mut sums: BTreeMap<(Epoch, Vec<Value>), i64> = BTreeMap::new();
     for change in connectors.sink("out") {
         *sums.entry((change.epoch, change.row)).or_default() += change.diff;

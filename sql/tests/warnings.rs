@@ -1,4 +1,4 @@
-//! What CREATE warns of: state that grows with time (T12), and training sets that may not be what was served (T5).
+//! What CREATE warns of: state that grows with time (T12), joins of all pairs, and training sets that may not be what was served (T5).
 
 use crate::given::compiled;
 
@@ -29,14 +29,45 @@ fn t12_an_aggregate_by_time_grows_and_one_by_key_does_not() {
 }
 
 #[test]
-fn t12_lateness_and_sources_without_time_are_not_warned_of() {
-    assert!(warnings("CREATE MATERIALIZED VIEW v AS SELECT a.id, p.title FROM views a JOIN pages p ON CAST(a.id AS VARCHAR) = p.page").is_empty());
+fn t12_what_lateness_does_not_free_is_warned_of_with_the_way_out() {
+    let join = "CREATE MATERIALIZED VIEW v AS SELECT a.id, p.title FROM views a JOIN pages p ON CAST(a.id AS VARCHAR) = p.page";
+    let found = warnings(join);
+    assert!(found[0].contains("grows for as long as it runs: one entry per row of both sides") && found[0].contains("never freed"), "{found:?}");
+    let recent = "CREATE MATERIALIZED VIEW v AS SELECT a.id, p.title FROM views a JOIN (SELECT page, max(title) AS title FROM pages GROUP BY page) p
+                  ON CAST(a.id AS VARCHAR) = p.page WHERE a.at > now() - INTERVAL '1 day'";
+    assert_eq!(warnings(recent), [""; 0]);
+    let windows = "CREATE MATERIALIZED VIEW v AS SELECT window_end, count(*) AS n FROM TUMBLE(views, at, INTERVAL '1 hour') GROUP BY window_end";
+    assert_eq!(warnings(windows), [""; 0]);
+}
+
+#[test]
+fn a_join_without_an_equality_is_warned_of_unless_a_side_is_one_row() {
+    let pairs = |text: &str| warnings(text).into_iter().filter(|warning| warning.contains("without an equality")).count();
+    assert_eq!(pairs("CREATE MATERIALIZED VIEW v AS SELECT a.id FROM views a JOIN pages p ON a.id > length(p.page)"), 1);
+    assert_eq!(pairs("CREATE MATERIALIZED VIEW v AS SELECT a.id FROM views a WHERE NOT EXISTS (SELECT 1 FROM clicks c WHERE c.id < a.id)"), 1);
+    assert_eq!(pairs("CREATE MATERIALIZED VIEW v AS SELECT a.id FROM views a WHERE a.id > (SELECT avg(id) FROM views)"), 0);
+    assert_eq!(pairs("CREATE MATERIALIZED VIEW v AS SELECT a.id FROM views a WHERE EXISTS (SELECT 1 FROM pages)"), 0);
 }
 
 #[test]
 fn t12_bounded_input_is_not_warned_of() {
     let text = "CREATE MATERIALIZED VIEW v AS SELECT v.id, c.page FROM views v JOIN clicks c ON v.id = c.id;\nSET clock = 'event'";
     assert!(warnings(text).is_empty());
+}
+
+#[test]
+fn an_order_without_a_limit_is_accepted_and_said_to_be_none() {
+    let found = warnings("CREATE MATERIALIZED VIEW v AS SELECT page, id FROM clicks ORDER BY id");
+    assert_eq!(found, ["6:68: the rows of v are kept in no order"]);
+    assert!(warnings("CREATE MATERIALIZED VIEW v AS SELECT page, id FROM clicks ORDER BY id LIMIT 3").is_empty());
+}
+
+#[test]
+fn t12_rows_in_order_grow_unless_only_the_top_is_kept() {
+    let grow = |text: &str| warnings(&format!("CREATE MATERIALIZED VIEW v AS {text}")).len();
+    assert_eq!(grow("SELECT id, lag(page) OVER (ORDER BY at) AS p FROM clicks"), 1);
+    assert_eq!(grow("SELECT id, page FROM clicks QUALIFY row_number() OVER (PARTITION BY page ORDER BY at DESC) = 1"), 0);
+    assert_eq!(grow("SELECT c.id, v.at FROM clicks c ASOF JOIN views v MATCH_CONDITION (c.at >= v.at) USING (id)"), 1);
 }
 
 /// The warnings of a training set over orders (WATERMARK FOR ts) and a log of predictions (WATERMARK FOR told).

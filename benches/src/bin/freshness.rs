@@ -1,5 +1,5 @@
-//! How long an event takes to show in a lookup, through Kafka and through Flight DoPut, beside a steady stream of others. In: a Kafka of its own. Out:
-//! median, p99 and maximum from the sending of a probe to the first answer that has it, and of a 1 ms timer in the same run.
+//! How long an event takes to show in a lookup by DoExchange, through Kafka and through Flight DoPut, beside a steady stream of others. In: a Kafka
+//! of its own. Out: median, p99 and maximum from the sending of a probe to the first answer that has it, and of a 1 ms timer in the same run.
 //! Arguments: rounds (5), seconds a round (10), events per second (50,000).
 
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightClient, FlightDescriptor};
 use freshet::PipelineQueries;
 use freshet_benches::{Broker, Latencies, lateness, wait_until};
 use freshet_connectors::PipelineConnectors;
-use freshet_core::{FeatureRequest, ReadMode, Reader};
 use freshet_engine::{Engine, EngineConfig};
 use freshet_serving::{Listeners, Server};
 use freshet_sql::{Script, compile};
@@ -96,7 +96,7 @@ fn measure(way: &str, servers: &str, topic: &str, seconds: u64, rate: u64) -> Re
     let (address, server) = serving.block_on(serve(&engine, &connectors))?;
     let asking = runtime("asking")?;
     let way: Box<dyn Way> = if way == "Kafka" { Box::new(Kafka::open(servers, topic)?) } else { Box::new(Put::open(&asking, address)?) };
-    let measured = probe(engine.reader(), way, seconds, rate);
+    let measured = probe(Exchange::open(address)?, way, seconds, rate);
     serving.block_on(server.shutdown());
     engine.shutdown().context("stopping the engine")?;
     measured
@@ -111,7 +111,7 @@ async fn serve(engine: &Engine, connectors: &PipelineConnectors) -> Result<(Sock
 }
 
 /// One thread sends the stream, and a probe with a key of its own every 10 ms; this one looks until the probe shows.
-fn probe(reader: Arc<dyn Reader>, mut way: Box<dyn Way>, seconds: u64, rate: u64) -> Result<(Vec<Duration>, Vec<Duration>)> {
+fn probe(mut lookups: Exchange, mut way: Box<dyn Way>, seconds: u64, rate: u64) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + Duration::from_secs(seconds);
     let stop = Arc::new(AtomicBool::new(false));
@@ -145,7 +145,7 @@ fn probe(reader: Arc<dyn Reader>, mut way: Box<dyn Way>, seconds: u64, rate: u64
             continue;
         }
         let since = Instant::now();
-        while !is_there(reader.as_ref(), KEYS + shown.len() as u64)? {
+        while !lookups.has(KEYS + shown.len() as u64)? {
             ensure!(since.elapsed() < LOST_AFTER, "probe {} does not show", shown.len());
             thread::park_timeout(Duration::from_micros(200));
         }
@@ -158,14 +158,48 @@ fn probe(reader: Arc<dyn Reader>, mut way: Box<dyn Way>, seconds: u64, rate: u64
     Ok((probes.iter().zip(&shown).map(|(sent, shown)| shown.duration_since(*sent)).collect(), timer))
 }
 
-fn is_there(reader: &dyn Reader, key: u64) -> Result<bool> {
-    let schema = Schema::new(vec![Field::new("key", DataType::Int64, true)]);
-    let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![key as i64]))])?;
-    match reader.features(&FeatureRequest { service: "asked".into(), rows, mode: ReadMode::Fresh }) {
-        Ok(answer) => Ok(answer.features.column(0).as_primitive::<Int64Type>().iter().next().flatten().is_some()),
-        Err(error) if error.message.contains("no epoch is complete") => Ok(false),
-        Err(error) => Err(error.into()),
+/// One open exchange, asked one key at a time.
+struct Exchange {
+    asking: Runtime,
+    address: SocketAddr,
+    open: Option<(UnboundedSender<Result<RecordBatch, FlightError>>, FlightRecordBatchStream)>,
+}
+
+impl Exchange {
+    fn open(address: SocketAddr) -> Result<Exchange> {
+        let asking = Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
+        Ok(Exchange { asking, address, open: None })
     }
+
+    /// Whether a lookup finds the key. Before the first epoch is complete there is no answer, and the exchange ends.
+    fn has(&mut self, key: u64) -> Result<bool> {
+        let schema = Schema::new(vec![Field::new("key", DataType::Int64, true)]);
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![key as i64]))])?;
+        let (asks, answers) = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(self.asking.block_on(connect(self.address))?),
+        };
+        asks.unbounded_send(Ok(rows)).map_err(|_| anyhow!("the exchange has ended"))?;
+        match self.asking.block_on(answers.next()).context("the exchange ended without an answer")? {
+            Ok(answer) => Ok(answer.column(0).as_primitive::<Int64Type>().iter().next().flatten().is_some()),
+            Err(error) if error.to_string().contains("no epoch is complete") => {
+                self.open = None;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<(UnboundedSender<Result<RecordBatch, FlightError>>, FlightRecordBatchStream)> {
+    let (asks, batches) = unbounded();
+    let descriptor = FlightDescriptor::new_path(vec!["features".into(), "asked".into()]);
+    let schema = Arc::new(Schema::new(vec![Field::new("key", DataType::Int64, true)]));
+    // With the schema sent at once, the exchange opens before the first key.
+    let stream = FlightDataEncoderBuilder::new().with_schema(schema).with_flight_descriptor(Some(descriptor)).build(batches);
+    let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await.context("connecting")?;
+    let answers = FlightClient::new(channel).do_exchange(stream).await.context("opening the exchange")?;
+    Ok((asks, answers))
 }
 
 /// Milliseconds since 1970, as a producer stamps its events.

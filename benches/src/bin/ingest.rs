@@ -1,41 +1,38 @@
 //! What it costs to read a topic into a counted view, beside a bare librdkafka consumer that parses the same records. In: a Kafka of its own.
-//! Out: CPU-seconds per million records of each, and the ratios; median, least and greatest of interleaved runs.
+//! Out: CPU-seconds per million records of each, and the ratios; median, least and greatest of interleaved runs. Before that, what decoding alone costs.
 //! Arguments: rounds (5), records (1,000,000).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use freshet_benches::{Broker, Series, Variant, interleaved};
-use freshet_connectors::BuiltIn;
+use freshet_benches::{
+    Broker, PAYMENT_AVRO, PAYMENT_COLUMNS, PAYMENT_PROTO, Series, Spread, Variant, interleaved, parse_avro_by_hand, parse_with_serde_json,
+    parse_with_sonic, payment_avro, payment_json, payment_proto,
+};
+use freshet_connectors::{BuiltIn, NoMetadata, Record, RecordDecoder, Rows};
+use freshet_core::{Plan, SourceDef};
 use freshet_engine::{Engine, EngineConfig};
 use freshet_sql::{Script, compile};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use serde::Deserialize;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: u32 = 4;
 const WAIT: Duration = Duration::from_secs(30);
-const JSON: &str = "payments_json";
-const AVRO: &str = "payments_avro";
-const AVRO_SCHEMA: &str = r#"{"type":"record","name":"payment","fields":[{"name":"id","type":"long"},{"name":"card","type":"string"},{"name":"merchant","type":"string"},{"name":"amount","type":"double"},{"name":"currency","type":"string"},{"name":"online","type":"boolean"},{"name":"at","type":"long"}]}"#;
+/// What decoding alone is measured with.
+const DECODED: u64 = 8_192;
+const DECODED_TIMES: u64 = 60;
 
-/// What the bare consumer parses a record into.
-#[derive(Deserialize)]
-#[allow(dead_code, reason = "parsed, as a program that uses them would")]
-struct Payment<'a> {
-    id: i64,
-    card: &'a str,
-    merchant: &'a str,
-    amount: f64,
-    currency: &'a str,
-    online: bool,
-    at: i64,
+/// An encoding: its name, how a record is written, and what the source says of it.
+struct Encoding {
+    name: &'static str,
+    record: fn(u64) -> Vec<u8>,
+    clause: String,
 }
 
 fn main() -> Result<()> {
@@ -45,17 +42,22 @@ fn main() -> Result<()> {
         .collect::<Result<_, _>>()
         .context("the arguments are whole numbers: rounds, records")?;
     let (rounds, records) = (arguments.first().copied().unwrap_or(5), arguments.get(1).copied().unwrap_or(1_000_000));
+    let encodings = [
+        Encoding { name: "JSON", record: payment_json, clause: "ENCODE JSON".into() },
+        Encoding { name: "Avro", record: payment_avro, clause: format!("ENCODE AVRO (schema = '{PAYMENT_AVRO}')") },
+        Encoding { name: "Protobuf", record: payment_proto, clause: format!("ENCODE PROTOBUF (schema = '{PAYMENT_PROTO}', message = 'Payment')") },
+    ];
+    let parse_json = decoders(&encodings, rounds)?;
+    let [json, avro, _] = &encodings;
     let mut broker = Broker::start()?;
-    for (topic, encode) in [(JSON, json as fn(u64) -> Vec<u8>), (AVRO, avro)] {
-        broker.topic(topic, PARTITIONS)?;
-        fill(&broker.servers, topic, records, encode)?;
+    for encoding in [json, avro] {
+        broker.topic(encoding.name, PARTITIONS)?;
+        fill(&broker.servers, encoding, records)?;
     }
     let servers = broker.servers.clone();
-    let bare = |topic: &str, parse: fn(&[u8]) -> bool| consume(&servers, topic, records, parse);
-    let ours = |topic: &str, encode: &str| count(&servers, topic, records, encode);
-    let (mut json_bare, mut json_ours) = (|| bare(JSON, parse_json), || ours(JSON, "ENCODE JSON"));
-    let avro_clause = format!("ENCODE AVRO (schema = '{AVRO_SCHEMA}')");
-    let (mut avro_bare, mut avro_ours) = (|| bare(AVRO, parse_avro), || ours(AVRO, &avro_clause));
+    let bare = |encoding: &Encoding, parse: Parser| consume(&servers, encoding.name, records, parse);
+    let (mut json_bare, mut json_ours) = (|| bare(json, parse_json), || count(&servers, json, records));
+    let (mut avro_bare, mut avro_ours) = (|| bare(avro, parse_avro_by_hand), || count(&servers, avro, records));
     let mut variants: Vec<Variant> = vec![
         ("JSON, bare consumer", &mut json_bare),
         ("JSON, counted view", &mut json_ours),
@@ -63,19 +65,72 @@ fn main() -> Result<()> {
         ("Avro, counted view", &mut avro_ours),
     ];
     let series = interleaved(rounds as usize, &mut variants)?;
-    println!(
-        "{records} records of {} bytes (JSON) and {} (Avro) from {PARTITIONS} partitions, {rounds} interleaved runs",
-        json(7).len(),
-        avro(7).len()
-    );
+    println!("{records} records from {PARTITIONS} partitions of a topic, {rounds} interleaved runs");
     for series in &series {
         let (median, least, greatest) = cost(series)?;
         println!("  {:<22} {median:.2} ({least:.2} to {greatest:.2}) CPU-seconds per million records", series.name);
     }
     for (name, pair) in [("JSON", &series[..2]), ("Avro", &series[2..])] {
-        println!("  {name}: ours costs {:.2} times the bare consumer", cost(&pair[1])?.0 / cost(&pair[0])?.0);
+        let times = pair[0].runs.iter().zip(&pair[1].runs).map(|(bare, ours)| ours.cpu_seconds / bare.cpu_seconds);
+        let Spread { median, min, max } = Spread::of(times).context("nothing was measured")?;
+        println!("  {name}: ours costs {median:.2} ({min:.2} to {max:.2}) times the bare consumer");
     }
     Ok(())
+}
+
+/// Whether it could read a record.
+type Parser = fn(&[u8]) -> bool;
+
+/// Prints what decoding alone costs on one core, and gives the fastest bare parser of JSON.
+fn decoders(encodings: &[Encoding], rounds: u64) -> Result<Parser> {
+    let written: Vec<Vec<Vec<u8>>> = encodings.iter().map(|encoding| (0..DECODED).map(encoding.record).collect()).collect();
+    let parsers: [(&str, usize, Parser); 3] = [
+        ("JSON, serde_json alone", 0, parse_with_serde_json),
+        ("JSON, sonic-rs alone", 0, parse_with_sonic),
+        ("Avro, by hand", 1, parse_avro_by_hand),
+    ];
+    let mut works: Vec<(String, Work)> = Vec::new();
+    for (encoding, payloads) in encodings.iter().zip(&written) {
+        let def = source(encoding)?;
+        let mut decoder = RecordDecoder::open(&def)?;
+        let mut rows = Rows::new(def.schema.clone());
+        works.push((format!("{} to columns", encoding.name), Box::new(move || decode(&mut decoder, &mut rows, payloads))));
+    }
+    for (name, place, parse) in parsers {
+        let payloads = &written[place];
+        works.push((name.into(), Box::new(move || parse_all(parse, payloads))));
+    }
+    let mut variants: Vec<Variant> = works.iter_mut().map(|(name, work)| (name.as_str(), work.as_mut() as _)).collect();
+    let series = interleaved(rounds as usize, &mut variants)?;
+    println!("decoding alone, on one core; records have {} bytes", written.iter().map(|of| of[7].len().to_string()).collect::<Vec<_>>().join(", "));
+    for series in &series {
+        println!("  {:<22} {} records per CPU-second", series.name, series.per_cpu_second().context("nothing was measured")?);
+    }
+    let rate = |place: usize| series[place].per_cpu_second().map_or(0.0, |rate| rate.median);
+    Ok(if rate(encodings.len()) > rate(encodings.len() + 1) { parse_with_serde_json } else { parse_with_sonic })
+}
+
+type Work<'w> = Box<dyn FnMut() -> Result<u64> + 'w>;
+
+fn decode(decoder: &mut RecordDecoder, rows: &mut Rows, payloads: &[Vec<u8>]) -> Result<u64> {
+    let mut decoded = 0;
+    for _ in 0..DECODED_TIMES {
+        for (payload, offset) in payloads.iter().zip(0..) {
+            let record = Record { key: None, payload: Some(payload), offset, origin: "", metadata: &NoMetadata };
+            decoder.decode(&record, rows).map_err(|wait| anyhow!("{}", wait.reason))?;
+        }
+        let batch = rows.finish(0, DECODED)?;
+        ensure!(batch.dead_letters.is_empty(), "{:?}", batch.dead_letters[0]);
+        decoded += std::hint::black_box(batch).rows.num_rows() as u64;
+    }
+    Ok(decoded)
+}
+
+fn parse_all(parse: Parser, payloads: &[Vec<u8>]) -> Result<u64> {
+    for _ in 0..DECODED_TIMES {
+        ensure!(payloads.iter().all(|payload| parse(payload)), "a record cannot be parsed");
+    }
+    Ok(DECODED_TIMES * payloads.len() as u64)
 }
 
 /// CPU-seconds per million records.
@@ -84,88 +139,8 @@ fn cost(series: &Series) -> Result<(f64, f64, f64)> {
     Ok((1e6 / rate.median, 1e6 / rate.max, 1e6 / rate.min))
 }
 
-fn json(id: u64) -> Vec<u8> {
-    format!(
-        "{{\"id\":{id},\"card\":\"4{:015}\",\"merchant\":\"shop-{}\",\"amount\":{:.2},\"currency\":\"EUR\",\"online\":{},\"at\":{}}}",
-        id % 50_000,
-        id % 997,
-        (id % 90_000) as f64 / 7.0,
-        id.is_multiple_of(3),
-        1_357_034_400_000 + id
-    )
-    .into_bytes()
-}
-
-/// The same record as Avro without a header.
-fn avro(id: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    long(&mut out, id as i64);
-    text(&mut out, &format!("4{:015}", id % 50_000));
-    text(&mut out, &format!("shop-{}", id % 997));
-    out.extend(((id % 90_000) as f64 / 7.0).to_le_bytes());
-    text(&mut out, "EUR");
-    out.push(u8::from(id.is_multiple_of(3)));
-    long(&mut out, 1_357_034_400_000 + id as i64);
-    out
-}
-
-fn long(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn text(out: &mut Vec<u8>, value: &str) {
-    long(out, value.len() as i64);
-    out.extend(value.as_bytes());
-}
-
-fn parse_json(record: &[u8]) -> bool {
-    sonic_rs::from_slice::<Payment>(record).is_ok()
-}
-
-/// By hand, field by field, as a program compiled for this schema would: nothing can be faster.
-fn parse_avro(record: &[u8]) -> bool {
-    let mut rest = record;
-    let parsed = (|| {
-        let id = take_long(&mut rest)?;
-        let card = take_text(&mut rest)?;
-        let merchant = take_text(&mut rest)?;
-        let amount = f64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
-        let currency = take_text(&mut rest)?;
-        let online = take(&mut rest, 1)?[0] == 1;
-        Some(Payment { id, card, merchant, amount, currency, online, at: take_long(&mut rest)? })
-    })();
-    std::hint::black_box(parsed).is_some()
-}
-
-fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(count)?;
-    *rest = left;
-    Some(taken)
-}
-
-fn take_long(rest: &mut &[u8]) -> Option<i64> {
-    let (mut value, mut shift) = (0_u64, 0);
-    loop {
-        let byte = take(rest, 1)?[0];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-        shift += 7;
-    }
-}
-
-fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    let count = take_long(rest)?;
-    std::str::from_utf8(take(rest, usize::try_from(count).ok()?)?).ok()
-}
-
-fn fill(servers: &str, topic: &str, records: u64, encode: fn(u64) -> Vec<u8>) -> Result<()> {
+fn fill(servers: &str, encoding: &Encoding, records: u64) -> Result<()> {
+    let topic = encoding.name;
     let producer: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("compression.type", "lz4")
@@ -174,7 +149,7 @@ fn fill(servers: &str, topic: &str, records: u64, encode: fn(u64) -> Vec<u8>) ->
         .create()
         .context("creating a producer")?;
     for id in 0..records {
-        let record = encode(id);
+        let record = (encoding.record)(id);
         let partition = (id % u64::from(PARTITIONS)) as i32;
         let mut pending = BaseRecord::<(), [u8]>::to(topic).payload(&record).partition(partition);
         while let Err((error, back)) = producer.send(pending) {
@@ -187,7 +162,7 @@ fn fill(servers: &str, topic: &str, records: u64, encode: fn(u64) -> Vec<u8>) ->
 }
 
 /// The bare consumer.
-fn consume(servers: &str, topic: &str, records: u64, parse: fn(&[u8]) -> bool) -> Result<u64> {
+fn consume(servers: &str, topic: &str, records: u64, parse: Parser) -> Result<u64> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("group.id", "bare")
@@ -209,18 +184,28 @@ fn consume(servers: &str, topic: &str, records: u64, parse: fn(&[u8]) -> bool) -
 }
 
 /// A pipeline that counts the topic and ends.
-fn count(servers: &str, topic: &str, records: u64, encode: &str) -> Result<u64> {
-    let text = format!(
-        "SET clock = 'wall';
-         CREATE SOURCE payments (id BIGINT, card VARCHAR, merchant VARCHAR, amount DOUBLE, currency VARCHAR, online BOOLEAN, at BIGINT)
-         WITH (connector = 'kafka', bootstrap.servers = '{servers}', topic = '{topic}', scan.bounded.mode = 'latest-offset') FORMAT PLAIN {encode};
-         CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS payments, sum(amount) AS amount FROM payments;"
-    );
-    let program = compile(&[Script { name: "ingest.sql".into(), text }], &BTreeMap::new(), &BuiltIn).map_err(|error| anyhow!("{error}"))?;
-    let engine = Engine::start(program.plan, EngineConfig::default(), &BuiltIn).context("starting the engine")?;
+fn count(servers: &str, encoding: &Encoding, records: u64) -> Result<u64> {
+    let engine = Engine::start(plan(servers, encoding)?, EngineConfig::default(), &BuiltIn).context("starting the engine")?;
     engine.wait().context("reading the topic")?;
     let events = engine.reader().status().events;
     engine.shutdown().context("stopping the engine")?;
     ensure!(events == records, "{events} of {records} records came through");
     Ok(events)
+}
+
+fn plan(servers: &str, encoding: &Encoding) -> Result<Plan> {
+    let Encoding { name, clause, .. } = encoding;
+    let text = format!(
+        "SET clock = 'wall';
+         CREATE SOURCE payments ({PAYMENT_COLUMNS})
+         WITH (connector = 'kafka', bootstrap.servers = '{servers}', topic = '{name}', scan.bounded.mode = 'latest-offset') FORMAT PLAIN {clause};
+         CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS payments, sum(amount) AS amount FROM payments;"
+    );
+    let program = compile(&[Script { name: "ingest.sql".into(), text }], &BTreeMap::new(), &BuiltIn).map_err(|error| anyhow!("{error}"))?;
+    Ok(program.plan)
+}
+
+/// The source alone.
+fn source(encoding: &Encoding) -> Result<SourceDef> {
+    plan("127.0.0.1:1", encoding)?.sources.into_iter().next().context("the plan has no source")
 }

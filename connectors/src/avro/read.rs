@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::schema::{Logical, Type, TypeId, Types};
 use super::text;
-use crate::decode::{Cell, Fault};
+use crate::decode::{Cell, ColumnBuilder, Fault, Rows, integer_range};
 
 /// How deep values may nest.
 pub const DEPTH_MAX: usize = 64;
@@ -14,6 +14,7 @@ pub const DEPTH_MAX: usize = 64;
 const ELEMENTS_FREE: usize = 1 << 16;
 
 /// Bytes that have not been read.
+#[derive(Clone)]
 pub struct Input<'a> {
     bytes: &'a [u8],
     length: usize,
@@ -42,7 +43,17 @@ impl<'a> Input<'a> {
         Ok(taken)
     }
 
+    #[inline]
     pub fn long(&mut self) -> Result<i64, String> {
+        // Lengths, branches and small numbers have one byte.
+        if let [byte @ ..0x80, rest @ ..] = self.bytes {
+            self.bytes = rest;
+            return Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+        }
+        self.long_of_many()
+    }
+
+    fn long_of_many(&mut self) -> Result<i64, String> {
         let mut value = 0_u64;
         for (index, byte) in self.bytes.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f).checked_shl(7 * index as u32).unwrap_or_default();
@@ -101,6 +112,76 @@ struct Target {
     text: bool,
     /// Texts are bytes here, not base64.
     bytes: bool,
+    direct: Option<Direct>,
+}
+
+/// A value that goes into its column as it is, without a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Direct {
+    /// The branch of a union of two that is null.
+    null: Option<usize>,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Of this range.
+    Integer(i64, i64),
+    Single,
+    Double,
+    Bool,
+    Text,
+}
+
+impl Direct {
+    fn of(types: &Types, id: TypeId, data_type: &DataType) -> Option<Direct> {
+        if let Type::Union(branches) = types.get(id) {
+            let [first, second] = branches[..] else { return None };
+            let (null, value) = match (types.get(first), types.get(second)) {
+                (Type::Null, _) => (0, second),
+                (_, Type::Null) => (1, first),
+                _ => return None,
+            };
+            let direct = Direct::of(types, value, data_type).filter(|direct| direct.null.is_none())?;
+            return Some(Direct { null: Some(null), ..direct });
+        }
+        let form = match (types.get(id), data_type) {
+            (Type::Long(Logical::Instant(from)), DataType::Timestamp(to, _)) if from != to => return None,
+            (Type::Long(Logical::Instant(_)), other) if !matches!(other, DataType::Timestamp(_, _) | DataType::Int64) => return None,
+            (Type::Int(Logical::Date), other) if !matches!(other, DataType::Date32) => return None,
+            (Type::Int(_) | Type::Long(_), _) => {
+                let (least, greatest) = integer_range(data_type)?;
+                Form::Integer(least, greatest)
+            }
+            (Type::Float, DataType::Float32 | DataType::Float64) => Form::Single,
+            (Type::Double, DataType::Float64) => Form::Double,
+            (Type::Boolean, DataType::Boolean) => Form::Bool,
+            (Type::String, DataType::Utf8) => Form::Text,
+            _ => return None,
+        };
+        Some(Direct { null: None, form })
+    }
+
+    /// None: it does not fit, and the input must be read again by way of a cell, which says why.
+    fn read(self, input: &mut Input, column: &mut ColumnBuilder) -> Option<()> {
+        if let Some(null) = self.null
+            && input.branch(2).ok()? == null
+        {
+            column.push_null();
+            return Some(());
+        }
+        match self.form {
+            Form::Integer(least, greatest) => {
+                let value = input.long().ok().filter(|value| (least..=greatest).contains(value))?;
+                column.push_integer(value);
+            }
+            Form::Single => column.push_double(f64::from(float(input).ok()?)),
+            Form::Double => column.push_double(double(input).ok()?),
+            Form::Bool => column.push_bool(boolean(input).ok()?),
+            Form::Text => column.push_text(input.string().ok()?)?,
+        }
+        Some(())
+    }
 }
 
 /// A record whose fields are columns.
@@ -126,17 +207,40 @@ impl Plan {
     /// Fields to columns by name. Errors: the type is no record, or has none of the columns.
     pub fn row(&self, id: TypeId, schema: &Schema, columns: &[usize]) -> Result<Row, String> {
         let fields = self.types.record(id).ok_or("its schema is no record")?;
-        let target = |name: &String| {
+        let target = |name: &String, id: TypeId| {
             let column = columns.iter().copied().find(|column| schema.field(*column).name() == name)?;
             let data_type = schema.field(column).data_type();
-            Some(Target { column, text: *data_type == DataType::Utf8, bytes: *data_type == DataType::Binary })
+            let direct = Direct::of(&self.types, id, data_type);
+            Some(Target { column, text: *data_type == DataType::Utf8, bytes: *data_type == DataType::Binary, direct })
         };
-        let fields: Vec<_> = fields.iter().map(|(name, id)| (name.clone(), target(name), *id)).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, id)| (name.clone(), target(name, *id), *id)).collect();
         if !columns.is_empty() && fields.iter().all(|(_, target, _)| target.is_none()) {
             let names: Vec<&str> = fields.iter().map(|(name, _, _)| name.as_str()).collect();
             return Err(format!("its schema has none of the columns; it has {}", names.join(", ")));
         }
         Ok(Row { fields })
+    }
+
+    /// Sets the cells of one row.
+    pub fn fill(&self, row: &Row, input: &mut Input, rows: &mut Rows) -> Result<(), Fault> {
+        for (name, target, id) in &row.fields {
+            let Some(target) = target else {
+                self.skip(*id, input, 0).map_err(|reason| Fault::new(name, reason))?;
+                continue;
+            };
+            if let Some(direct) = target.direct
+                && let Some(column) = rows.next_cell(target.column)
+            {
+                let mut ahead = input.clone();
+                if direct.read(&mut ahead, column).is_some() {
+                    *input = ahead;
+                    continue;
+                }
+            }
+            let cell = self.cell(*id, *target, input).map_err(|reason| Fault::new(name, reason))?;
+            rows.set(target.column, &cell)?;
+        }
+        Ok(())
     }
 
     /// Gives the cells of a record to `set`.
@@ -155,7 +259,7 @@ impl Plan {
 
     /// A value that is no column: a member of an envelope.
     pub fn text<'a>(&self, id: TypeId, input: &mut Input<'a>) -> Result<Cell<'a>, String> {
-        self.cell(id, Target { column: 0, text: true, bytes: false }, input)
+        self.cell(id, Target { column: 0, text: true, bytes: false, direct: None }, input)
     }
 
     fn cell<'a>(&self, id: TypeId, target: Target, input: &mut Input<'a>) -> Result<Cell<'a>, String> {

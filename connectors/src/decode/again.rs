@@ -7,7 +7,7 @@ use freshet_core::{DeadLetter, Encode, Error, Format, LetterForm, MetadataColumn
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Cell, Metadata, Record, RecordDecoder, Rows, data_columns};
+use super::{Cell, Fault, Metadata, Record, RecordDecoder, Rows, data_columns};
 use crate::options::Csv;
 
 const ENCODINGS: [(Encode, &str); 6] = [
@@ -30,6 +30,14 @@ struct Context {
     header: Option<String>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     metadata: Map<String, Value>,
+    /// The letter stands for a whole file, or for the rest of one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    file: bool,
+}
+
+/// Of a letter that stands for a file: there is no record to decode again.
+pub fn context_of_file() -> String {
+    serde_json::to_string(&Context { file: true, ..Context::default() }).unwrap_or_default()
 }
 
 /// Surroundings of one record as text.
@@ -38,7 +46,7 @@ pub fn context_of(encode: Encode, header: Option<&[u8]>, columns: &[MetadataColu
     let header = header.map(|header| String::from_utf8_lossy(header).into_owned());
     let named = columns.iter().filter(|column| !column.name.is_empty());
     let cells = named.filter_map(|column| Some((column.name.clone(), to_value(&metadata.cell(&column.name)?))));
-    serde_json::to_string(&Context { encode, header, metadata: cells.collect() }).unwrap_or_default()
+    serde_json::to_string(&Context { encode, header, metadata: cells.collect(), file: false }).unwrap_or_default()
 }
 
 /// With one more cell that only the connector knew.
@@ -79,6 +87,11 @@ impl Again<'_> {
         // A key alone says that its row has gone.
         let payload = (!letter.raw.is_empty() || letter.key.is_none()).then_some(letter.raw.as_slice());
         let record = Record { key: letter.key.as_deref(), payload, offset: letter.offset, origin: &letter.origin, metadata: &surroundings };
+        if context.file {
+            rows.bury(Fault::of_record(letter.reason.clone()), &record);
+            rows.keep_context(context_of_file);
+            return Ok(());
+        }
         let is_row = letter.form != LetterForm::Record;
         let key = (is_row, context.encode.clone(), context.header.clone());
         if !self.decoders.contains_key(&key) {

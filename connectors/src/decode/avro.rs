@@ -153,18 +153,25 @@ impl Writer {
 
 impl RowDecoder for AvroDecoder {
     fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
-        let (writer, datum) = self.writer(payload)?;
-        let mut input = Input::new(datum);
-        match &writer.shape {
-            Shape::Row(row) => writer.plan.read(row, &mut input, |column, cell| rows.set(column, &cell))?,
-            Shape::Single(id) => {
-                let cell = writer.plan.text(*id, &mut input).map_err(Fault::of_record)?;
-                rows.set(self.columns[0], &cell)?;
-            }
-            Shape::Envelope { .. } => return Err(Fault::of_record("an envelope is no row").into()),
+        if let Schemas::One(writer) = &self.schemas {
+            return fill(writer, &self.columns, payload, rows);
         }
-        Ok(input.end().map_err(Fault::of_record)?)
+        let (writer, datum) = self.writer(payload)?;
+        fill(&writer, &self.columns, datum, rows)
     }
+}
+
+fn fill(writer: &Writer, columns: &[usize], datum: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
+    let mut input = Input::new(datum);
+    match &writer.shape {
+        Shape::Row(row) => writer.plan.fill(row, &mut input, rows)?,
+        Shape::Single(id) => {
+            let cell = writer.plan.text(*id, &mut input).map_err(Fault::of_record)?;
+            rows.set(columns[0], &cell)?;
+        }
+        Shape::Envelope { .. } => return Err(Fault::of_record("an envelope is no row").into()),
+    }
+    Ok(input.end().map_err(Fault::of_record)?)
 }
 
 impl ChangeDecoder for AvroDecoder {

@@ -12,10 +12,15 @@ use chrono::Utc;
 
 use super::Cell;
 
+/// Room for texts that a column keeps from one batch to the next, at most.
+const ROOM_BYTES_MAX: usize = 1 << 20;
+
 /// A column under construction. Unlike Arrow's builders it can be cut back, because a row is taken whole or not at all.
 pub struct ColumnBuilder {
     data_type: DataType,
     values: Values,
+    len: usize,
+    /// Empty while every cell has a value.
     valid: Vec<bool>,
     held: bool,
 }
@@ -83,13 +88,27 @@ impl Values {
             _ => return None,
         })
     }
+
+    /// Empty ones of the same kind, with room for as much: batches come one like the other.
+    fn next(&self) -> Values {
+        match self {
+            Values::Bool(values) => Values::Bool(Vec::with_capacity(values.len())),
+            Values::Int(values) => Values::Int(Vec::with_capacity(values.len())),
+            Values::UInt(values) => Values::UInt(Vec::with_capacity(values.len())),
+            Values::Float(values) => Values::Float(Vec::with_capacity(values.len())),
+            Values::Decimal(values) => Values::Decimal(Vec::with_capacity(values.len())),
+            Values::Text { bytes, ends } => {
+                Values::Text { bytes: Vec::with_capacity(bytes.len().min(ROOM_BYTES_MAX)), ends: Vec::with_capacity(ends.len()) }
+            }
+        }
+    }
 }
 
 impl ColumnBuilder {
     /// Panics if the type did not pass `check_types`.
     pub fn new(data_type: &DataType) -> ColumnBuilder {
         let values = Values::empty(data_type).expect("types are checked when the source is declared");
-        ColumnBuilder { data_type: data_type.clone(), values, valid: Vec::new(), held: false }
+        ColumnBuilder { data_type: data_type.clone(), values, len: 0, valid: Vec::new(), held: false }
     }
 
     /// Errors: why the cell does not fit; the column is then unchanged.
@@ -113,25 +132,74 @@ impl ColumnBuilder {
             }),
         };
         fitted.ok_or_else(|| format!("expected {}, found {cell}", sql_name(data_type)))?;
-        self.valid.push(true);
+        self.note(true);
         Ok(())
     }
 
+    /// A value of a column of integers or times, which it fits.
+    #[inline]
+    pub fn push_integer(&mut self, value: i64) {
+        let Values::Int(values) = &mut self.values else { unreachable!("the caller knows the type") };
+        values.push(value);
+        self.note(true);
+    }
+
+    /// A value of a DOUBLE column.
+    #[inline]
+    pub fn push_double(&mut self, value: f64) {
+        let Values::Float(values) = &mut self.values else { unreachable!("the caller knows the type") };
+        values.push(value);
+        self.note(true);
+    }
+
+    /// A value of a BOOLEAN column.
+    #[inline]
+    pub fn push_bool(&mut self, value: bool) {
+        let Values::Bool(values) = &mut self.values else { unreachable!("the caller knows the type") };
+        values.push(value);
+        self.note(true);
+    }
+
+    /// A value of a VARCHAR column. None: the column would have more bytes than it can, and is unchanged.
+    #[inline]
+    pub fn push_text(&mut self, text: &str) -> Option<()> {
+        let Values::Text { bytes, ends } = &mut self.values else { unreachable!("the caller knows the type") };
+        let end = i32::try_from(bytes.len() + text.len()).ok()?;
+        bytes.extend_from_slice(text.as_bytes());
+        ends.push(end);
+        self.note(true);
+        Some(())
+    }
+
+    #[inline]
     pub fn len(&self) -> usize {
-        self.valid.len()
+        self.len
+    }
+
+    /// Another cell has been pushed.
+    #[inline]
+    fn note(&mut self, valid: bool) {
+        if !valid && self.valid.is_empty() {
+            self.valid = vec![true; self.len];
+        }
+        if !valid || !self.valid.is_empty() {
+            self.valid.push(valid);
+        }
+        self.len += 1;
     }
 
     pub fn hold(&mut self, held: bool) {
         self.held = held;
     }
 
+    #[inline]
     pub fn is_held(&self) -> bool {
         self.held
     }
 
     /// Whether the last cell is not NULL.
     pub fn ends_valid(&self) -> bool {
-        self.valid.last() == Some(&true)
+        self.len > 0 && *self.valid.last().unwrap_or(&true)
     }
 
     /// The last cell of a column of integers or times; None: it is NULL.
@@ -143,14 +211,17 @@ impl ColumnBuilder {
     }
 
     pub fn push_null(&mut self) {
-        self.push_zero();
-        self.valid.pop();
-        self.valid.push(false);
+        self.push_nothing();
+        self.note(false);
     }
 
     /// Zero, nothing, the beginning of time: what stands where no value matters.
     pub fn push_zero(&mut self) {
-        self.valid.push(true);
+        self.push_nothing();
+        self.note(true);
+    }
+
+    fn push_nothing(&mut self) {
         match &mut self.values {
             Values::Bool(values) => values.push(false),
             Values::Int(values) => values.push(0),
@@ -163,6 +234,7 @@ impl ColumnBuilder {
 
     /// Forgets what was pushed after the first `rows` cells.
     pub fn truncate(&mut self, rows: usize) {
+        self.len = self.len.min(rows);
         self.valid.truncate(rows);
         match &mut self.values {
             Values::Bool(values) => values.truncate(rows),
@@ -179,10 +251,11 @@ impl ColumnBuilder {
 
     /// The column so far; the builder is empty afterwards.
     pub fn finish(&mut self) -> ArrayRef {
+        self.len = 0;
         let valid = std::mem::take(&mut self.valid);
         let nulls = valid.contains(&false).then(|| NullBuffer::from(valid));
-        let empty = Values::empty(&self.data_type).expect("the type is known");
-        match std::mem::replace(&mut self.values, empty) {
+        let next = self.values.next();
+        match std::mem::replace(&mut self.values, next) {
             Values::Bool(values) => Arc::new(BooleanArray::new(values.into(), nulls)),
             Values::Int(values) => narrowed(&self.data_type, values, nulls),
             Values::UInt(values) => Arc::new(UInt64Array::new(values.into(), nulls)),
@@ -261,18 +334,28 @@ fn integer(cell: &Cell) -> Option<i64> {
 }
 
 fn integer_of(data_type: &DataType, cell: &Cell) -> Option<i64> {
-    let (least, greatest) = match data_type {
+    match data_type {
+        DataType::Date32 => date(cell),
+        DataType::Timestamp(unit, _) => timestamp(*unit, cell),
+        _ => {
+            let (least, greatest) = integer_range(data_type)?;
+            integer(cell).filter(|value| (least..=greatest).contains(value))
+        }
+    }
+}
+
+/// The integers that a column of this type holds, a time by its own unit. None: it holds none, or more than an i64.
+pub fn integer_range(data_type: &DataType) -> Option<(i64, i64)> {
+    Some(match data_type {
         DataType::Int8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
         DataType::Int16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-        DataType::Int32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DataType::Int32 | DataType::Date32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DataType::Int64 | DataType::Timestamp(_, _) => (i64::MIN, i64::MAX),
         DataType::UInt8 => (0, i64::from(u8::MAX)),
         DataType::UInt16 => (0, i64::from(u16::MAX)),
         DataType::UInt32 => (0, i64::from(u32::MAX)),
-        DataType::Date32 => return date(cell),
-        DataType::Timestamp(unit, _) => return timestamp(*unit, cell),
-        _ => return integer(cell),
-    };
-    integer(cell).filter(|value| (least..=greatest).contains(value))
+        _ => return None,
+    })
 }
 
 fn unsigned(cell: &Cell) -> Option<u64> {

@@ -46,7 +46,7 @@ impl RowDecoder for CsvDecoder {
 
     fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
         let text = std::str::from_utf8(payload).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
-        let fields = split(text, self.options.delimiter).map_err(Fault::of_record)?;
+        let fields = split(without_line_end(text), self.options.delimiter).map_err(Fault::of_record)?;
         if fields.len() != self.targets.len() {
             return Err(Fault::of_record(format!("expected {} fields, found {}", self.targets.len(), fields.len())).into());
         }
@@ -59,6 +59,11 @@ impl RowDecoder for CsvDecoder {
         }
         Ok(())
     }
+}
+
+/// A message may bring the end of its line along.
+fn without_line_end(text: &str) -> &str {
+    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }
 
 struct Field<'a> {
@@ -112,6 +117,12 @@ mod tests {
         assert_eq!(texts("a,\"b,\"\"c\"\"\nd\",,\"\""), ["a", "b,\"c\"\nd", "", ""]);
         assert_eq!(texts(""), [""]);
         assert_eq!(texts("a,"), ["a", ""]);
+    }
+
+    #[test]
+    fn the_end_of_the_line_is_no_part_of_its_last_field() {
+        assert_eq!(["a,\"b\"\r\n", "a,\"b\"\n", "a,\"b\""].map(without_line_end), ["a,\"b\""; 3]);
+        assert_eq!(without_line_end("a\n\n"), "a\n");
     }
 
     #[test]

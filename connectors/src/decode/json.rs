@@ -1,4 +1,5 @@
-//! FORMAT PLAIN ENCODE JSON: one object a record, columns by name; missing is NULL, other members are skipped. Values go straight into cells, no tree is built.
+//! FORMAT PLAIN ENCODE JSON: one object a record, columns by name; missing is NULL, other members are skipped. Values go straight into cells, no tree is built. `json_scan.rs`
+//! takes what is plain.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,29 +8,32 @@ use std::fmt;
 use arrow::datatypes::Schema;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::json_scan::Scanner;
 use super::record::{Refusal, RowDecoder};
 use super::{Cell, Fault, Rows};
 
 pub struct JsonDecoder {
+    /// Takes the plain records; the rest is for the others.
+    scanner: Option<Scanner>,
     names: Names,
     seen: Seen,
 }
 
 /// Which columns the object under way has named, without a reset per record.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     record: u64,
     last: Vec<u64>,
 }
 
 impl Seen {
-    fn begin(&mut self, columns: usize) {
+    pub fn begin(&mut self, columns: usize) {
         self.last.resize(columns, 0);
         self.record += 1;
     }
 
     /// False if it was named before.
-    fn add(&mut self, place: usize) -> bool {
+    pub fn add(&mut self, place: usize) -> bool {
         std::mem::replace(&mut self.last[place], self.record) != self.record
     }
 }
@@ -37,16 +41,28 @@ impl Seen {
 impl JsonDecoder {
     /// Reads these columns of the schema.
     pub fn new(schema: &Schema, columns: &[usize]) -> JsonDecoder {
-        JsonDecoder { names: Names::new(schema, columns), seen: Seen::default() }
+        JsonDecoder { scanner: Scanner::new(schema, columns), names: Names::new(schema, columns), seen: Seen::default() }
+    }
+}
+
+#[cfg(test)]
+impl JsonDecoder {
+    /// Without the scanner.
+    pub fn by_serde(schema: &Schema, columns: &[usize]) -> JsonDecoder {
+        JsonDecoder { scanner: None, ..JsonDecoder::new(schema, columns) }
     }
 }
 
 impl RowDecoder for JsonDecoder {
     fn fill(&mut self, payload: &[u8], rows: &mut Rows) -> Result<(), Refusal> {
+        let text = utf8(payload)?;
+        if self.scanner.as_mut().is_some_and(|scanner| scanner.fill(text, rows).is_some()) {
+            return Ok(());
+        }
         let mut fault = None;
         self.seen.begin(self.names.columns.len());
         let seed = RowSeed { names: &self.names, seen: &mut self.seen, rows, fault: &mut fault };
-        match parse(payload, seed) {
+        match parse_text(text, seed) {
             Ok(()) => Ok(()),
             Err(of_record) => Err(Refusal::Fault(fault.unwrap_or(of_record))),
         }
@@ -55,8 +71,15 @@ impl RowDecoder for JsonDecoder {
 
 /// The whole record by this seed. Faults: not JSON, or not what the seed wants.
 pub fn parse<'de, S: DeserializeSeed<'de>>(record: &'de [u8], seed: S) -> Result<S::Value, Fault> {
-    // Checked once here, so that strings are borrowed without a second look.
-    let text = std::str::from_utf8(record).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
+    parse_text(utf8(record)?, seed)
+}
+
+/// Checked once here, so that strings are borrowed without a second look.
+fn utf8(record: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(record).map_err(|error| Fault::of_record(format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))
+}
+
+fn parse_text<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::Value, Fault> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer).map_err(|error| Fault::of_record(message(&error)))?;
     deserializer.end().map_err(|error| Fault::of_record(message(&error)))?;

@@ -8,14 +8,15 @@ mod column;
 mod csv;
 mod debezium;
 mod json;
+mod json_scan;
 mod key;
 mod protobuf;
 mod record;
 mod rows;
 
-pub use again::{decode_again, with_cell};
+pub use again::{context_of_file, decode_again, with_cell};
 pub use cell::Cell;
-pub use column::{check_types, sql_name};
+pub use column::{ColumnBuilder, check_types, integer_range, sql_name};
 pub use record::{Metadata, NoMetadata, Record, RecordDecoder, Wait, check_source, data_columns, encode_options, record_bytes_max, source_options};
 pub use rows::{BATCH_RECORDS_MAX, Fault, Rows};
 

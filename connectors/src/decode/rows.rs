@@ -84,15 +84,24 @@ impl Rows {
     }
 
     /// A cell of the row under construction; a second one takes the first one's place. Faults: the cell does not fit its column.
+    #[inline]
     pub fn set(&mut self, column: usize, cell: &Cell) -> Result<(), Fault> {
-        let builder = &mut self.columns[column];
-        if builder.len() > self.offsets.len() {
-            if builder.is_held() {
-                return Ok(());
-            }
-            builder.truncate(self.offsets.len());
-        }
+        let Some(builder) = self.next_cell(column) else { return Ok(()) };
         builder.push(cell).map_err(|reason| Fault::new(self.schema.field(column).name(), reason))
+    }
+
+    /// Where the next cell of the row under construction goes; None: the one it has here counts.
+    #[inline]
+    pub(crate) fn next_cell(&mut self, column: usize) -> Option<&mut ColumnBuilder> {
+        let len = self.offsets.len();
+        let builder = &mut self.columns[column];
+        if builder.len() > len {
+            if builder.is_held() {
+                return None;
+            }
+            builder.truncate(len);
+        }
+        Some(builder)
     }
 
     /// Whether the row under construction has a value here that is not NULL.

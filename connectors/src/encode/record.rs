@@ -17,6 +17,7 @@ use crate::decode::encode_options;
 use crate::options::{self, Csv};
 use crate::protobuf::MESSAGE;
 use crate::registry::{REGISTRY_OPTIONS, RegistryOptions};
+use crate::reject::Rejects;
 use crate::schema_text::{self, REGISTRY, SCHEMA, SCHEMA_FILE};
 
 const KEY_ENCODE: &str = "key.encode";
@@ -59,6 +60,7 @@ pub struct RecordEncoder {
     key_columns: Vec<usize>,
     key: Option<Box<dyn ValueEncoder>>,
     value: Box<dyn ValueEncoder>,
+    rejects: Rejects,
 }
 
 impl RecordEncoder {
@@ -73,11 +75,12 @@ impl RecordEncoder {
             key_columns: def.key.clone(),
             key,
             value: value_encoder(def)?,
+            rejects: Rejects::parse(&def.name, &def.options).map_err(|error| Error::invalid(format!("sink {}: {}", def.name, error.message)))?,
         })
     }
 
     /// Appends the records of these changes. On an error nothing is appended. Errors: Invalid where FORMAT PLAIN would have to take a row back,
-    /// Data for a NULL that a key cannot be, Unavailable while a registry is away: try again.
+    /// Data for a NULL that a key cannot be, unless such rows are dropped, Unavailable while a registry is away: try again.
     pub fn encode(&mut self, changes: &Batch, out: &mut Vec<OutRecord>) -> Result<()> {
         let len = out.len();
         let result = self.append(changes, out);
@@ -136,7 +139,11 @@ impl RecordEncoder {
             let mut last: Vec<(Vec<u8>, usize, bool)> = Vec::new();
             for row in begin..end {
                 let Some(key) = self.key(row)? else {
-                    return Err(Error::data(format!("{} has a NULL in its key at epoch {epoch}; leave such rows out of the view", self.from)));
+                    let from = &self.from;
+                    self.rejects.reject_as(&format!("a row of epoch {epoch}"), "its key is NULL", || {
+                        format!("{from} has a NULL in its key at epoch {epoch}; leave such rows out of the view, or set on_reject = 'drop'")
+                    })?;
+                    continue;
                 };
                 let place = *places.entry(key.clone()).or_insert(last.len());
                 if place == last.len() {

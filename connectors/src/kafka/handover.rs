@@ -34,6 +34,8 @@ struct State {
     partitions: Option<Vec<u32>>,
     /// Where to go on, once the poller has begun.
     seeks: Option<BTreeMap<u32, u64>>,
+    /// Partitions that began behind their first record.
+    cut: BTreeSet<u32>,
     paused: BTreeSet<u32>,
     /// How often `paused` has changed.
     pauses: u64,
@@ -100,6 +102,11 @@ impl Handover {
 
     pub fn set_partitions(&self, partitions: Vec<u32>) {
         self.state().partitions = Some(partitions);
+    }
+
+    /// Reading begins behind the first record that the partition ever had.
+    pub fn set_cut(&self, partition: u32) {
+        self.state().cut.insert(partition);
     }
 
     pub fn set_progress(&self, partition: u32, progress: Progress) {
@@ -182,6 +189,15 @@ impl Handover {
 
     pub fn partitions(&self) -> Option<Vec<u32>> {
         self.state().partitions.clone()
+    }
+
+    pub fn is_whole(&self, partition: u32) -> bool {
+        !self.state().cut.contains(&partition)
+    }
+
+    /// None: the partition is not known yet.
+    pub fn has_more(&self, partition: u32) -> Option<bool> {
+        self.state().progress.get(&partition).map(|progress| !progress.at_end || progress.polled < progress.handed)
     }
 
     pub fn trouble(&self) -> Option<String> {
@@ -278,6 +294,19 @@ mod tests {
         handover.set_polled(1, 4);
         handover.set_progress(0, progress(5, false, Some(7)));
         assert_eq!(handover.lag(|_| Some(9)), Some(2));
+    }
+
+    #[test]
+    fn a_partition_has_more_until_its_end_has_been_polled() {
+        let handover = Handover::default();
+        assert_eq!(handover.has_more(0), None);
+        handover.set_progress(0, Progress { handed: 5, polled: 5, at_end: false, bound: None });
+        assert_eq!(handover.has_more(0), Some(true), "whoever has not seen the end does not know");
+        assert!(handover.offer(batch(0, 7), 1, NO_TIME).is_none());
+        handover.set_at_end(0, true);
+        assert_eq!(handover.has_more(0), Some(true));
+        handover.set_polled(0, 7);
+        assert_eq!(handover.has_more(0), Some(false));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use freshet_core::{OptionError, SinkDef, SourceDef};
 
 use crate::options::{check_names, duration, nearest, wrong};
+use crate::reject::{ON_REJECT, Rejects};
 use crate::{decode, encode};
 
 /// How often new partitions are looked for. 30 s: the default of peers is between 10 s and 5 minutes; a look costs one small request.
@@ -144,13 +145,15 @@ impl SourceOptions {
 #[derive(Clone)]
 pub struct SinkOptions {
     pub connection: Connection,
+    pub rejects: Rejects,
 }
 
 impl SinkOptions {
     pub fn parse(def: &SinkDef) -> Result<SinkOptions, OptionError> {
-        let mut known = vec![TOPIC, "primary_key"];
+        let mut known = vec![TOPIC, "primary_key", ON_REJECT];
         known.extend(encode::sink_options(def.format, def.encode));
-        Ok(SinkOptions { connection: Connection::parse(&def.options, &known, "write", &WRITER_OWN)? })
+        let connection = Connection::parse(&def.options, &known, "write", &WRITER_OWN)?;
+        Ok(SinkOptions { connection, rejects: Rejects::parse(&def.name, &def.options)? })
     }
 }
 

@@ -15,6 +15,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::bounds::{Asker, Bounds, Unready};
 use super::client::{Consumer, Watch, described};
 use super::handover::{Handover, Item, Progress};
+use super::identity::Identity;
 use super::message::Surroundings;
 use super::options::{End, SourceOptions};
 use crate::decode::{Record, RecordDecoder, Rows};
@@ -39,6 +40,8 @@ const EVENTS_AT_A_TIME: usize = 64;
 const SCHEMA_WAIT: Duration = Duration::from_millis(100);
 /// How often the ends are asked for while the poller takes nothing.
 const LAG_EVERY: Duration = Duration::from_secs(1);
+/// How often the topic's id is asked for while it may have changed.
+const DOUBT_EVERY: Duration = Duration::from_secs(1);
 /// A follower that has just become the leader may know less of the end than its predecessor: for so long an offset behind the end is no error.
 const CATCH_UP_MAX: Duration = Duration::from_secs(20);
 
@@ -76,10 +79,19 @@ pub struct Reader {
     ahead_since: Option<Instant>,
     /// Some partition may have stopped because its offset was out of range, and brokers could not be asked.
     lost: bool,
+    identity: Identity,
+    /// Brokers did not know the topic, or not our place in it: since then, or since the last look, it may be another.
+    doubted: Option<Instant>,
 }
 
 impl Reader {
-    pub fn new(def: &SourceDef, options: SourceOptions, decoder: RecordDecoder, watch: Arc<Watch>, handover: Arc<Handover>) -> Reader {
+    pub fn new(
+        def: &SourceDef,
+        options: SourceOptions,
+        decoder: RecordDecoder,
+        identity: Identity,
+        (watch, handover): (Arc<Watch>, Arc<Handover>),
+    ) -> Reader {
         let now = Instant::now();
         Reader {
             name: def.name.clone(),
@@ -98,6 +110,8 @@ impl Reader {
             discovered: now,
             ahead_since: None,
             lost: false,
+            identity,
+            doubted: None,
         }
     }
 
@@ -115,7 +129,10 @@ impl Reader {
         self.begin(consumer, &bounds)?;
         let mut polled: u32 = 0;
         while !self.handover.is_stopped() && (self.options.end == End::Never || self.logs.values().any(|log| !log.ended)) {
-            match consumer.poll(self.wait()) {
+            // A look that does not wait costs less, and mostly there is something.
+            let found =
+                consumer.poll(Duration::ZERO).or_else(|| Some(self.wait()).filter(|wait| !wait.is_zero()).and_then(|wait| consumer.poll(wait)));
+            match found {
                 Some(Ok(message)) => {
                     self.take(consumer, &message)?;
                     polled += 1;
@@ -210,6 +227,7 @@ impl Reader {
         };
         let bounds = asker.bounds(found, seeks)?;
         let from_checkpoint = !seeks.is_empty();
+        self.identity.begin(consumer, from_checkpoint)?;
         let problem = bounds.iter().find_map(|bound| Some((bound, asker.check_begin(bound, found[&bound.partition].0, from_checkpoint).err()?)));
         match problem {
             None => Ok(Some(bounds)),
@@ -252,6 +270,9 @@ impl Reader {
             let empty = log.rows.finish(partition, begin)?;
             self.logs.insert(partition, log);
             self.watch.set_end(partition, high);
+            if begin > 0 {
+                self.handover.set_cut(partition);
+            }
             self.handover.set_progress(partition, Progress { handed: begin, polled: begin, at_end: begin >= high, bound: end });
             self.hand_over(consumer, Item::Batch(empty), 0);
         }
@@ -407,6 +428,8 @@ impl Reader {
             KafkaError::PartitionEOF(partition) => {
                 let partition = *partition as u32;
                 self.watch.clear();
+                // What was read stands in the way of the end.
+                self.flush(consumer, partition)?;
                 if let Some(log) = self.logs.get_mut(&partition) {
                     log.at_end = true;
                     self.handover.set_at_end(partition, true);
@@ -421,6 +444,7 @@ impl Reader {
             KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 let topic = &self.options.connection.topic;
                 self.watch.set_trouble(Some(format!("topic {topic} does not exist any more")));
+                self.doubted.get_or_insert_with(Instant::now);
                 Ok(())
             }
             KafkaError::MessageConsumption(
@@ -451,6 +475,7 @@ impl Reader {
     /// Some partition goes on where no record is. Which, brokers tell; the others go on where they were.
     fn out_of_range(&mut self, consumer: &Consumer) -> Result<()> {
         self.lost = false;
+        self.doubted.get_or_insert_with(Instant::now);
         self.flush_all(consumer)?;
         let open: Vec<u32> = self.logs.iter().filter(|(_, log)| !log.ended).map(|(partition, _)| *partition).collect();
         let mut ahead = None;
@@ -498,6 +523,9 @@ impl Reader {
         if self.lost {
             self.out_of_range(consumer)?;
         }
+        if self.doubted.is_some_and(|since| since.elapsed() > DOUBT_EVERY) {
+            self.doubted = if self.identity.check(consumer)? { None } else { Some(Instant::now()) };
+        }
         if self.options.end != End::Never {
             let waiting: Vec<u32> = self.logs.iter().filter(|(_, log)| log.at_end && !log.ended).map(|(partition, _)| *partition).collect();
             for partition in waiting {
@@ -523,6 +551,7 @@ impl Reader {
 
     /// Takes in partitions that have been added, from their first record.
     fn discover(&mut self, consumer: &Consumer) -> Result<()> {
+        self.identity.check(consumer)?;
         let asker = self.asker(consumer);
         // A broker that is away is told of by others.
         let Ok(partitions) = asker.partitions() else { return Ok(()) };

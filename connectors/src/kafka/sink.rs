@@ -3,7 +3,7 @@
 //! The producer is idempotent, so a broker never has a record twice because a connection broke. What was written since the last checkpoint is
 //! written again after a crash: records arrive at least once, and each carries its epoch in a header, by which a reader can tell.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::bounds::REQUEST_WAIT;
 use super::client::{Listener, Watch, check_files, described, refused, writer_config};
 use super::options::SinkOptions;
 use crate::encode::{self, OutRecord, RecordEncoder};
+use crate::reject::Rejects;
 
 /// The header that holds the logical time of a record, in milliseconds since 1970.
 const EPOCH_HEADER: &str = "freshet-epoch";
@@ -45,6 +46,9 @@ pub struct KafkaSink {
     /// Encoded and not yet given to librdkafka, in order, with their places in that order: what one write brought, at most.
     unsent: VecDeque<(usize, OutRecord)>,
     written: usize,
+    /// Places of records that went out beside others in a batch that was too large: they go out again by themselves.
+    alone: BTreeSet<usize>,
+    rejects: Rejects,
     /// Delivered by earlier generations.
     before: u64,
     topic_found: bool,
@@ -102,6 +106,8 @@ impl KafkaSink {
             encoder: RecordEncoder::open(def)?,
             unsent: VecDeque::new(),
             written: 0,
+            alone: BTreeSet::new(),
+            rejects: options.rejects,
             before: 0,
             topic_found: false,
             failure: None,
@@ -150,6 +156,13 @@ impl KafkaSink {
     /// Gives librdkafka what it takes. True if it is full.
     fn send(&mut self) -> Result<bool> {
         while let Some((place, record)) = self.unsent.front() {
+            if !self.alone.is_empty() {
+                if self.undelivered() > 0 {
+                    return Ok(true);
+                }
+                // Failures have been taken before, so what is not here any more has been delivered.
+                self.alone = self.alone.split_off(place);
+            }
             let epoch = record.epoch.0.to_string();
             let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: EPOCH_HEADER, value: Some(&epoch) });
             let message = BaseRecord::<[u8], [u8], usize> {
@@ -167,8 +180,10 @@ impl KafkaSink {
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Ok(true),
                 Err((error, _)) => {
-                    let bytes = record.payload.as_ref().map_or(0, Vec::len);
-                    return Err(self.fail(&error, bytes));
+                    let (_, record) = self.unsent.pop_front().expect("it is the first");
+                    self.refuse(&error, &record)?;
+                    // It waits for no delivery.
+                    self.producer.context().done.fetch_add(1, Ordering::AcqRel);
                 }
             }
         }
@@ -178,22 +193,27 @@ impl KafkaSink {
     /// Records that librdkafka has given up go out again, before those that came later.
     fn take_failures(&mut self) -> Result<()> {
         let mut failed = std::mem::take(&mut *self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner));
-        let Some((_, record, error)) = failed.first() else { return Ok(()) };
-        if let Some(code) = error.rdkafka_error_code() {
+        if let Some(code) = failed.first().and_then(|(_, _, error)| error.rdkafka_error_code()) {
             self.watch().set_words(format!("topic {}: {}", self.topic, described(code)));
         }
-        if !passes(error) {
-            let bytes = record.payload.as_ref().map_or(0, Vec::len);
-            let error = error.clone();
-            return Err(self.fail(&error, bytes));
-        }
         failed.sort_by_key(|(place, _, _)| std::cmp::Reverse(*place));
-        // They are counted again when they are delivered.
-        self.producer.context().done.fetch_sub(failed.len(), Ordering::AcqRel);
-        for (place, record, _) in failed {
+        let mut again = 0;
+        for (place, record, error) in failed {
+            // The batch was too large; the record may not be. What went out behind it may overtake it, so this is for those who drop records.
+            let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+            let batched = too_large && self.rejects.drops() && self.alone.insert(place);
+            if !batched && !passes(&error) {
+                self.refuse(&error, &record)?;
+                continue;
+            }
+            again += 1;
             self.unsent.push_front((place, record));
         }
-        self.producer.poll(RESEND_WAIT);
+        if again > 0 {
+            // They are counted again when they are delivered.
+            self.producer.context().done.fetch_sub(again, Ordering::AcqRel);
+            self.producer.poll(RESEND_WAIT);
+        }
         Ok(())
     }
 
@@ -202,13 +222,29 @@ impl KafkaSink {
         self.written - self.unsent.len() - self.producer.context().done.load(Ordering::Acquire)
     }
 
-    fn fail(&mut self, error: &KafkaError, bytes: usize) -> Error {
+    /// Errors: it cannot go on without the record, or must not.
+    fn refuse(&mut self, error: &KafkaError, record: &OutRecord) -> Result<()> {
+        let bytes = record.payload.as_ref().map_or(0, Vec::len) + record.key.as_ref().map_or(0, Vec::len);
+        let code = error.rdkafka_error_code();
+        if !matches!(code, Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::BadMessage)) {
+            return Err(self.fail(error));
+        }
+        let (name, topic, reason) = (&self.name, &self.topic, code.map(described).unwrap_or_default());
+        let said = || match code {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => format!(
+                "sink {name}: a record of {bytes} bytes is larger than topic {topic} or the client takes, or the batch it was in; raise max.message.bytes \
+                 of the topic and properties.message.max.bytes, lower properties.batch.size, or set on_reject = 'drop'"
+            ),
+            _ => format!("sink {name}: topic {topic} refuses a record for good: {reason}; mend it, or set on_reject = 'drop'"),
+        };
+        let rejected = self.rejects.reject_as(&format!("a record of {bytes} bytes of epoch {}", record.epoch), &reason, said);
+        self.failure = rejected.clone().err();
+        rejected
+    }
+
+    fn fail(&mut self, error: &KafkaError) -> Error {
         let (name, topic) = (&self.name, &self.topic);
         let message = match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => format!(
-                "sink {name}: a record of {bytes} bytes is larger than topic {topic} or the client takes; raise max.message.bytes of the topic and \
-                 properties.message.max.bytes"
-            ),
             Some(code) => format!("sink {name}: topic {topic} refuses a record for good: {}", described(code)),
             None => format!("sink {name}: topic {topic} refuses a record for good: {error}"),
         };

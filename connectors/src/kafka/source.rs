@@ -1,6 +1,7 @@
 //! The poller's side of a Kafka source. In: what the reading thread hands over. Out: batches of at most so many rows, and how it fares.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use freshet_core::{Error, OptionError, Poll, Result, Source, SourceBatch, Source
 
 use super::client::{Watch, open_consumer};
 use super::handover::{Handover, Item, Taken};
+use super::identity::Identity;
 use super::message::check_metadata;
 use super::options::{End, SourceOptions};
 use super::reader::Reader;
@@ -39,14 +41,16 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Starts the thread, which waits for brokers that are away. Errors: Invalid, naming the source; brokers are not asked.
-    pub fn start(def: &SourceDef) -> Result<KafkaSource> {
+    /// Starts the thread, which waits for brokers that are away. `identity` is the file in which the topic's id survives a restart. Errors: Invalid,
+    /// naming the source; brokers are not asked.
+    pub fn start(def: &SourceDef, identity: Option<PathBuf>) -> Result<KafkaSource> {
         let options = SourceOptions::parse(def).map_err(|error| Error::invalid(format!("source {}: {}", def.name, error.message)))?;
         let bounded = options.end != End::Never;
         let watch = Watch::new(&options.connection.topic);
         let handover = Arc::new(Handover::default());
         let consumer = open_consumer(&options.connection, &def.name, &watch)?;
-        let reader = Reader::new(def, options, RecordDecoder::open(def)?, watch.clone(), handover.clone());
+        let identity = Identity::new(&def.name, &options.connection.topic, identity);
+        let reader = Reader::new(def, options, RecordDecoder::open(def)?, identity, (watch.clone(), handover.clone()));
         let thread = std::thread::Builder::new()
             .name(format!("kafka {}", def.name))
             .spawn(move || reader.run(&consumer))
@@ -108,6 +112,14 @@ impl Source for KafkaSource {
     fn pause(&mut self, partition: u32, paused: bool) -> Result<()> {
         self.handover.pause(partition, paused);
         Ok(())
+    }
+
+    fn is_whole(&self, partition: u32) -> bool {
+        self.handover.is_whole(partition)
+    }
+
+    fn has_more(&self, partition: u32) -> Option<bool> {
+        self.handover.has_more(partition)
     }
 
     fn report(&self) -> SourceReport {

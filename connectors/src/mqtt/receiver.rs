@@ -1,4 +1,5 @@
-//! The thread of a source. In: a broker's messages. Out: a bounded queue of them; acknowledgements go back as the poller takes them in.
+//! The thread of a source. In: a broker's messages. Out: a bounded queue of them; acknowledgements go back once the journal has them, and where
+//! there is none, as the poller takes them in.
 //!
 //! It never gives up: a broker that is away, refuses or falls silent is tried again, and `trouble` says why meanwhile.
 
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::inflight::{Answer, Inflight};
+use super::journal::{Journal, Replay};
 use super::packet::{Incoming, Message, Outgoing};
 use super::settings::{SourceSettings, unshared};
 
@@ -63,6 +65,17 @@ impl Shared {
         state.queue.push_front(message);
     }
 
+    fn has_room(&self) -> bool {
+        self.lock().queue_bytes < QUEUE_BYTES_MAX
+    }
+
+    fn put(&self, message: Message) {
+        let mut state = self.lock();
+        state.received += 1;
+        state.queue_bytes += message.bytes();
+        state.queue.push_back(message);
+    }
+
     pub fn accept(&self, below: u64) {
         let mut state = self.lock();
         if below > state.accepted {
@@ -98,6 +111,15 @@ pub struct Receiver {
     pub record_bytes_max: usize,
     /// The source goes on where an earlier run has stopped: messages that the broker retains have been read before.
     pub resumed: bool,
+    pub kept: Option<Kept>,
+}
+
+/// The messages that are on the disk.
+pub struct Kept {
+    pub journal: Journal,
+    pub replay: Replay,
+    /// The offset of the first message of this run.
+    pub base: u64,
 }
 
 impl Receiver {
@@ -107,7 +129,15 @@ impl Receiver {
         std::thread::Builder::new().name(format!("mqtt {name}")).spawn(move || runtime.block_on(self.run()))
     }
 
-    async fn run(self) {
+    async fn run(mut self) {
+        let mut kept = self.kept.take();
+        while let Err(trouble) = self.replay(kept.as_mut()).await {
+            self.shared.lock().trouble = Some(trouble);
+            self.rest(PAUSE_MAX).await;
+            if self.shared.is_stopped() {
+                return;
+            }
+        }
         let mut inflight = Inflight::default();
         let mut pause = PAUSE_MIN;
         let mut subscribed = false;
@@ -121,7 +151,7 @@ impl Receiver {
                     inflight.reconnect(greeting.session_present);
                     let subscribe = !(greeting.session_present && subscribed);
                     let retained = first && !self.resumed || !greeting.session_present;
-                    let session = Session { receiver: &self, inflight: &mut inflight, subscribed: false };
+                    let session = Session { receiver: &self, inflight: &mut inflight, kept: kept.as_mut(), subscribed: false };
                     let (ended, now_subscribed) = session.run(connection, subscribe, retained).await;
                     if now_subscribed {
                         (subscribed, first, pause) = (true, false, PAUSE_MIN);
@@ -136,6 +166,21 @@ impl Receiver {
             self.rest(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Puts into the queue what an earlier run has acknowledged and no checkpoint holds. Errors: it cannot be read.
+    async fn replay(&self, kept: Option<&mut Kept>) -> Result<(), String> {
+        let Some(kept) = kept else { return Ok(()) };
+        while !self.shared.is_stopped() {
+            if !self.shared.has_room() {
+                self.shared.wake.notified().await;
+                continue;
+            }
+            let message = kept.replay.next().map_err(|error| format!("the messages kept in its journal cannot be read: {error}"))?;
+            let Some(message) = message else { return Ok(()) };
+            self.shared.put(message);
+        }
+        Ok(())
     }
 
     /// Waits, but not beyond the end.
@@ -154,6 +199,7 @@ impl Receiver {
 struct Session<'a> {
     receiver: &'a Receiver,
     inflight: &'a mut Inflight,
+    kept: Option<&'a mut Kept>,
     subscribed: bool,
 }
 
@@ -180,7 +226,11 @@ impl Session<'_> {
                 let state = self.receiver.shared.lock();
                 (state.accepted, state.queue_bytes < QUEUE_BYTES_MAX, state.stopped)
             };
-            while let Some(answer) = self.inflight.answer(accepted) {
+            if stopped || self.kept.as_ref().is_some_and(|kept| kept.journal.is_full()) {
+                self.commit()?;
+            }
+            let settled = self.settle(accepted)?;
+            while let Some(answer) = self.inflight.answer(settled) {
                 connection.send(&match answer {
                     Answer::Acknowledge(id) => Outgoing::Acknowledge(id),
                     Answer::Receive(id) => Outgoing::Receive(id),
@@ -189,15 +239,31 @@ impl Session<'_> {
             if stopped {
                 return Ok(());
             }
+            let dirty = self.kept.as_ref().is_some_and(|kept| kept.journal.is_dirty());
             tokio::select! {
+                biased;
                 incoming = connection.turn(room) => {
                     if let Some(incoming) = incoming? {
                         self.handle(incoming, connection)?;
                     }
                 }
                 () = self.receiver.shared.wake.notified() => {}
+                // Nothing more is there at once: what has come is written down together.
+                () = std::future::ready(()), if dirty => self.commit()?,
             }
         }
+    }
+
+    /// Messages with numbers below this may be acknowledged, now that the poller has taken in those below `accepted` for good.
+    fn settle(&mut self, accepted: u64) -> Result<u64, String> {
+        let Some(kept) = &mut self.kept else { return Ok(accepted) };
+        kept.journal.trim(kept.base + accepted).map_err(|error| format!("its journal cannot be shortened: {error}"))?;
+        Ok(kept.journal.kept() - kept.base)
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        kept.journal.commit().map_err(|error| format!("messages cannot be kept in its journal: {error}; free the disk or mend its rights"))
     }
 
     fn handle(&mut self, incoming: Incoming, connection: &mut Connection) -> Result<(), String> {
@@ -232,11 +298,12 @@ impl Session<'_> {
         if !wanted {
             return self.inflight.discard(&message);
         }
-        let mut state = self.receiver.shared.lock();
-        if self.inflight.receive(&message, state.received) {
-            state.received += 1;
-            state.queue_bytes += message.bytes();
-            state.queue.push_back(message);
+        let number = self.receiver.shared.lock().received;
+        if self.inflight.receive(&message, number) {
+            if let Some(kept) = &mut self.kept {
+                kept.journal.add(&message);
+            }
+            self.receiver.shared.put(message);
         }
     }
 

@@ -1,14 +1,16 @@
 //! The poller's side of an MQTT source. In: messages from its thread. Out: rows; one partition, whose offset is the running number of a message.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use freshet_core::{Error, MetadataColumn, OptionError, Poll, Result, Source, SourceDef, SourceReport};
 
+use super::journal::Journal;
 use super::packet::Message;
-use super::receiver::{Receiver, Shared};
-use super::settings::SourceSettings;
+use super::receiver::{Kept, Receiver, Shared};
+use super::settings::{Qos, SourceSettings};
 use crate::decode::{Cell, Fault, Metadata, Record, RecordDecoder, Rows, record_bytes_max};
 
 pub struct MqttSource {
@@ -18,6 +20,8 @@ pub struct MqttSource {
     record_bytes_max: usize,
     rows: Rows,
     shared: Arc<Shared>,
+    /// Where messages are kept that checkpoints do not hold yet. None: the broker keeps them.
+    journal: Option<PathBuf>,
     thread: Option<JoinHandle<()>>,
     /// Where the first message of this run stands.
     base: u64,
@@ -28,16 +32,20 @@ pub struct MqttSource {
 }
 
 impl MqttSource {
-    /// Checks what can be checked without the broker; it is connected to by the first poll. Errors: Invalid, naming the source.
-    pub fn open(def: &SourceDef) -> Result<MqttSource> {
+    /// Checks what can be checked without the broker; it is connected to by the first poll. With a folder for a journal messages are
+    /// acknowledged once they are there. Errors: Invalid, naming the source.
+    pub fn open(def: &SourceDef, journal: Option<PathBuf>) -> Result<MqttSource> {
         let named = |message: String| Error::invalid(format!("source {}: {message}", def.name));
         let settings = SourceSettings::parse(&def.name, &def.options).map_err(|error| named(error.message))?;
         if let Some(files) = &settings.broker.tls {
             files.client_config().map_err(|error| named(error.message))?;
         }
+        // A quality of 0 has no acknowledgements.
+        let journal = journal.filter(|_| settings.qos > Qos::AtMostOnce);
         Ok(MqttSource {
             name: def.name.clone(),
             settings,
+            journal,
             decoder: RecordDecoder::open(def)?,
             record_bytes_max: record_bytes_max(def).map_err(|error| named(error.message))?,
             rows: Rows::new(def.schema.clone()),
@@ -50,11 +58,22 @@ impl MqttSource {
     }
 
     fn start(&mut self) -> Result<()> {
+        let kept = match &self.journal {
+            None => None,
+            Some(folder) => {
+                let opened = Journal::open(folder, self.base);
+                let (journal, replay) = opened.map_err(|error| {
+                    Error::unavailable(format!("source {}: its journal in {} cannot be read: {error}", self.name, folder.display()))
+                })?;
+                Some(Kept { journal, replay, base: self.base })
+            }
+        };
         let receiver = Receiver {
             settings: self.settings.clone(),
             shared: self.shared.clone(),
             record_bytes_max: self.record_bytes_max,
-            resumed: self.base > 0,
+            resumed: self.base > 0 || kept.as_ref().is_some_and(|kept| kept.journal.kept() > 0),
+            kept,
         };
         let thread =
             receiver.start(&self.name).map_err(|error| Error::unavailable(format!("source {}: cannot start a thread: {error}", self.name)))?;
@@ -82,6 +101,11 @@ impl MqttSource {
 }
 
 impl Source for MqttSource {
+    /// What was sent before the subscription is gone.
+    fn is_whole(&self, _partition: u32) -> bool {
+        false
+    }
+
     fn poll(&mut self, rows_max: usize) -> Result<Poll> {
         assert!(rows_max > 0);
         match &self.thread {

@@ -42,7 +42,9 @@ impl Intake {
         let place = |wanted: usize| kept.iter().position(|column| *column == wanted);
         let key = def.key.iter().filter_map(|key| place(*key)).collect();
         let (event_time, arrival) = (def.event_time.and_then(place), def.arrival.and_then(place));
-        let payload = SourceDef { schema: Arc::new(Schema::new(fields)), key, metadata: Vec::new(), event_time, arrival, ..def.clone() };
+        // Statements change a table row by row; what clients send are plain rows.
+        let format = if def.is_table() && def.format == Format::Debezium { Format::Plain } else { def.format };
+        let payload = SourceDef { schema: Arc::new(Schema::new(fields)), key, metadata: Vec::new(), event_time, arrival, format, ..def.clone() };
         Intake { payload, decoders: Mutex::default() }
     }
 
@@ -55,6 +57,7 @@ impl Intake {
     pub fn take(&self, body: &PushBody) -> Result<Taken> {
         match body {
             PushBody::Rows(rows) => self.take_rows(rows),
+            PushBody::Changes(rows, diffs) => self.take_changes(rows, diffs),
             PushBody::Bytes(encode, bytes) => self.take_bytes(*encode, bytes),
         }
     }
@@ -74,6 +77,17 @@ impl Intake {
         let diffs = deleted.map(|deleted| deleted.values().iter().map(|deleted| if deleted { -1 } else { 1 }).collect());
         let records = taken.num_rows() as u64;
         Ok(Taken { bytes: bytes_of(&taken), rows: taken, diffs, offsets: (0..records).collect(), dead_letters: Vec::new(), records })
+    }
+
+    fn take_changes(&self, rows: &RecordBatch, diffs: &[i64]) -> Result<Taken> {
+        if !self.payload.is_table() {
+            return Err(Error::invalid("its rows are not changed by statements"));
+        }
+        assert_eq!(rows.num_rows(), diffs.len());
+        let records = rows.num_rows() as u64;
+        let rows = RecordBatch::try_new(self.schema().clone(), rows.columns().to_vec())?;
+        let diffs = diffs.iter().any(|diff| *diff < 0).then(|| diffs.to_vec());
+        Ok(Taken { bytes: bytes_of(&rows), rows, diffs, offsets: (0..records).collect(), dead_letters: Vec::new(), records })
     }
 
     fn take_bytes(&self, encode: Encode, bytes: &[u8]) -> Result<Taken> {

@@ -30,6 +30,8 @@ pub struct Entry {
 pub struct Journal {
     /// None: nothing survives the process.
     file: Option<(PathBuf, File)>,
+    /// The last write has failed, and may have left half a line.
+    torn: bool,
     lines: usize,
     lines_max: usize,
     ids_max: usize,
@@ -43,7 +45,7 @@ pub struct Journal {
 impl Journal {
     /// Without a file.
     pub fn in_memory() -> Journal {
-        Journal { file: None, lines: 0, lines_max: LINES_MAX, ids_max: IDS_MAX, entries: HashMap::new(), order: VecDeque::new(), end: 0 }
+        Journal { file: None, torn: false, lines: 0, lines_max: LINES_MAX, ids_max: IDS_MAX, entries: HashMap::new(), order: VecDeque::new(), end: 0 }
     }
 
     /// Goes on with the file. Errors: Unavailable, naming it.
@@ -91,8 +93,13 @@ impl Journal {
     /// Errors: Unavailable, and nothing is remembered.
     pub fn add(&mut self, id: Option<&str>, entry: Entry) -> Result<()> {
         assert!(entry.first >= self.end, "positions only grow");
+        if self.torn {
+            self.rewrite()?;
+        }
         if let Some((path, file)) = &mut self.file {
+            self.torn = true;
             file.write_all(line(id, entry).as_bytes()).map_err(|error| failed(path, &error))?;
+            self.torn = false;
             self.lines += 1;
         }
         self.remember(id, entry);
@@ -132,6 +139,7 @@ impl Journal {
         };
         write().map_err(|error| failed(&path, &error))?;
         self.lines = self.order.len() + 1;
+        self.torn = false;
         self.file = Some((path.clone(), append(&path)?));
         Ok(())
     }
@@ -182,6 +190,21 @@ mod tests {
         assert_eq!(journal.end(), 9, "a position is not given twice");
         journal.add(Some("b"), entry(9, 13)).unwrap();
         assert_eq!(Journal::open(&path).unwrap().find("b"), Some(entry(9, 13)));
+    }
+
+    #[test]
+    fn half_a_line_of_a_write_that_failed_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rides.journal");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.add(Some("a"), entry(0, 3)).unwrap();
+        // As a full disk leaves it.
+        let (_, file) = journal.file.as_mut().unwrap();
+        file.write_all(b"[3,7,0,").unwrap();
+        journal.torn = true;
+        journal.add(Some("b"), entry(3, 5)).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!((journal.find("a"), journal.find("b"), journal.end()), (Some(entry(0, 3)), Some(entry(3, 5)), 5));
     }
 
     #[test]

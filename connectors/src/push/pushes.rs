@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use freshet_core::{Error, Ingress, Push, PushSource, Pushed, Result, Source, SourceDef};
@@ -18,6 +18,7 @@ const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(2);
 pub struct Pushes {
     queues: RwLock<BTreeMap<String, Arc<PushQueue>>>,
     folder: Option<PathBuf>,
+    away: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Pushes {
@@ -29,7 +30,12 @@ impl std::fmt::Debug for Pushes {
 impl Pushes {
     /// With a data directory positions and names of pushes survive a restart.
     pub fn new(data_dir: Option<&Path>) -> Pushes {
-        Pushes { queues: RwLock::default(), folder: data_dir.map(|folder| folder.join("push")) }
+        Pushes { folder: data_dir.map(|folder| folder.join("push")), ..Pushes::default() }
+    }
+
+    /// No source will be opened in this process, and this is why.
+    pub fn stay_away(&self, reason: &str) {
+        let _ = self.away.set(reason.to_string());
     }
 
     /// Opens the queue of a source; rows are taken from its first poll on.
@@ -77,5 +83,9 @@ impl Ingress for Pushes {
             Error::invalid(format!("there is no push source {}; known: {known}", push.source))
         })?;
         queue.push(&push)
+    }
+
+    fn away(&self) -> Option<Error> {
+        self.away.get().map(Error::unavailable)
     }
 }

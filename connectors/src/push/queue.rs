@@ -70,7 +70,9 @@ impl PushQueue {
     }
 
     pub fn describe(&self) -> PushSource {
+        let position = self.lock().journal.end();
         PushSource {
+            position,
             name: self.def.name.clone(),
             schema: self.intake.schema().clone(),
             encode: self.def.encode,
@@ -233,7 +235,7 @@ fn received(pushes: &[Waiting]) -> ArrayRef {
 }
 
 /// A file's name for any name of a source.
-fn file_name(source: &str) -> String {
+pub fn file_name(source: &str) -> String {
     let escaped = source.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
         byte => format!("%{byte:02x}"),

@@ -71,7 +71,12 @@ struct IdAnswer {
 #[derive(Deserialize)]
 struct ErrorAnswer {
     message: String,
+    #[serde(default)]
+    error_code: u32,
 }
+
+/// Codes by which registries say that they have no such subject, version or schema. A 404 without one is of something else at the address.
+const UNKNOWN_CODES: std::ops::Range<u32> = 40_400..40_500;
 
 impl RegistryClient {
     /// Errors: Internal if no client can be built.
@@ -136,10 +141,14 @@ impl RegistryClient {
         if status.is_success() {
             return Ok(body);
         }
-        let told = serde_json::from_str::<ErrorAnswer>(&body).map_or_else(|_| status.to_string(), |answer| answer.message);
+        let (told, code) = match serde_json::from_str::<ErrorAnswer>(&body) {
+            Ok(answer) => (answer.message, answer.error_code),
+            Err(_) => (status.to_string(), 0),
+        };
         let message = format!("the schema registry at {url} says of {what}: {told}");
         Err(match status {
-            StatusCode::NOT_FOUND => Error::data(message),
+            StatusCode::NOT_FOUND if UNKNOWN_CODES.contains(&code) => Error::data(message),
+            StatusCode::NOT_FOUND => Error::unavailable(format!("{message}; is schema.registry the address of a registry, with its path?")),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Error::invalid(format!("{message}; check schema.registry.username and schema.registry.password"))
             }

@@ -1,26 +1,49 @@
-//! The file sink: text in one file, Parquet as parts in a folder.
+//! The file sink: text in one file that grows, or parts in a folder or bucket; and the sink that keeps nothing.
 
-mod parquet;
+mod blackhole;
+mod options;
+mod parts;
+mod place;
 mod text;
 
-use freshet_core::{Batch, Encode, Error, Format, Result, Sink, SinkDef};
+pub use blackhole::{Blackhole, check_blackhole};
+pub use options::SINK_OPTIONS;
 
+use freshet_core::{Batch, Encode, Error, Format, OptionError, Result, Sink, SinkDef};
+
+use self::options::FileOptions;
+use self::parts::{Part, PartSink};
 use crate::encode::{CsvRows, DebeziumRows, JsonRows, TextEncoder};
-use crate::options::{Csv, PATH};
+use crate::options::Csv;
 use crate::store::{self, Location};
+
+/// Errors: what is wrong with where and how files are written.
+pub fn check_sink(def: &SinkDef) -> Result<(), OptionError> {
+    FileOptions::parse(def).map(|_| ())
+}
 
 /// Opens a checked sink. Errors: Invalid or Unavailable, naming sink and path.
 pub fn open(def: &SinkDef) -> Result<Box<dyn Sink>> {
-    let path = def.options.get(PATH).expect("check_sink wants a path");
-    let Location::Local(path) = Location::parse(path).map_err(Error::invalid)?;
-    let encoder: Box<dyn TextEncoder> = match (def.encode, def.format) {
-        (Encode::Parquet, _) => return Ok(Box::new(parquet::ParquetSink::open(def, path)?)),
+    let options = FileOptions::parse(def).map_err(|error| Error::invalid(error.message))?;
+    let Some(roll) = options.parts else {
+        let Location::Local(path) = options.location else { return Err(Error::internal("a bucket holds parts")) };
+        return Ok(Box::new(text::TextSink::open(def, path, encoder(def)?)?));
+    };
+    let (part, ending) = match def.encode {
+        Encode::Parquet => (Part::Parquet(None), "parquet"),
+        Encode::Csv => (Part::Text { encoder: encoder(def)?, bytes: Vec::new() }, "csv"),
+        _ => (Part::Text { encoder: encoder(def)?, bytes: Vec::new() }, "jsonl"),
+    };
+    Ok(Box::new(PartSink::new(def, place::open(def, options.location, options.s3, ending)?, roll, part)))
+}
+
+fn encoder(def: &SinkDef) -> Result<Box<dyn TextEncoder>> {
+    Ok(match (def.encode, def.format) {
         (Encode::Csv, _) => Box::new(CsvRows::new(&def.schema, Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?)),
         (Encode::Json, Format::Debezium) => Box::new(DebeziumRows::new(&def.schema)),
         (Encode::Json, Format::Plain) => Box::new(JsonRows::new(&def.schema)),
         (encode, format) => return Err(Error::invalid(format!("a file is not written with FORMAT {format:?} ENCODE {encode:?}"))),
-    };
-    Ok(Box::new(text::TextSink::open(def, path, encoder)?))
+    })
 }
 
 /// Errors: Invalid where FORMAT PLAIN would have to take a row back.

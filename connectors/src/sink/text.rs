@@ -29,7 +29,11 @@ impl TextSink {
     /// Creates the folder and the file. What the file holds stays until the first write, flush or restore.
     pub fn open(def: &SinkDef, path: PathBuf, encoder: Box<dyn TextEncoder>) -> Result<TextSink> {
         if path.is_dir() {
-            return Err(Error::invalid(format!("sink {}: {} is a folder; name a file in it", def.name, path.display())));
+            return Err(Error::invalid(format!(
+                "sink {}: {} is a folder; name a file in it, or end the path with / for parts in a folder",
+                def.name,
+                path.display()
+            )));
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let opened = std::fs::create_dir_all(folder).and_then(|()| {

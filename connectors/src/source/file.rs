@@ -1,21 +1,22 @@
 //! The poller's side of a file source. In: decoded batches from the source's thread through a bounded queue. Out: slices of them in offset order.
 
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use freshet_core::{Encode, Error, Kind, Poll, Result, Source, SourceBatch, SourceDef};
+use freshet_core::{Error, Kind, Poll, Result, Source, SourceBatch, SourceDef, SourceReport};
 
-use super::Records;
-use super::parquet::ParquetRecords;
-use super::text::TextRecords;
-use crate::decode::RecordDecoder;
-use crate::options::{Csv, PATH};
-use crate::store::Store;
+use super::options::FileOptions;
+use super::watch::{Backlog, Watch};
+use super::{Files, Records, open_records};
+use crate::store::{Outage, Store};
 
 /// Decoded batches that wait for the poller: enough to hide a read, few enough to stay in cache.
 const BATCHES_AHEAD_MAX: usize = 4;
-/// How long a poll waits for the thread before it says Pending.
+/// How long a poll of a bounded source waits for the thread before it says Pending. Unbounded ones never wait.
 const POLL_WAIT: Duration = Duration::from_millis(5);
 
 /// Files as one partition; the offset is the running number of a record over all of them.
@@ -30,29 +31,29 @@ pub struct FileSource {
     rest: Option<SourceBatch>,
     failure: Option<Error>,
     thread: Option<JoinHandle<()>>,
+    outage: Arc<Outage>,
+    /// Of a source that watches for new files, and so never ends.
+    backlog: Option<Arc<Backlog>>,
 }
 
 impl FileSource {
-    /// Finds the files and checks their columns; reading begins with the first poll. Errors: Invalid or Unavailable, naming source and path.
-    pub fn start(def: &SourceDef) -> Result<FileSource> {
+    /// Local files are found and their columns checked; a bucket is asked by the thread. Reading begins with the first poll. A source that
+    /// watches keeps in the data directory what it has read. Errors: Invalid or Unavailable, naming source and path.
+    pub fn start(def: &SourceDef, data_dir: Option<&Path>) -> Result<FileSource> {
+        let options = FileOptions::of(def)?;
+        let outage = Arc::new(Outage::default());
+        let backlog = options.discovery.map(|_| Arc::new(Backlog::new()));
         let (opened_tx, opened_rx) = sync_channel(1);
         let (begin_tx, begin_rx) = sync_channel(1);
         let (batch_tx, batch_rx) = sync_channel(BATCHES_AHEAD_MAX);
-        let thread_def = def.clone();
+        let reader = Reader { def: def.clone(), options, outage: outage.clone(), opened: opened_tx, begin: begin_rx, batches: batch_tx };
+        let data_dir = data_dir.map(Path::to_path_buf);
+        let watched = backlog.clone();
         let thread = std::thread::Builder::new()
             .name(format!("source {}", def.name))
-            .spawn(move || {
-                let records = match open(&thread_def) {
-                    Ok(records) => records,
-                    Err(error) => {
-                        let _ = opened_tx.send(Err(error));
-                        return;
-                    }
-                };
-                let _ = opened_tx.send(Ok(()));
-                if let Ok(offset) = begin_rx.recv() {
-                    read_all(records, offset, &batch_tx);
-                }
+            .spawn(move || match watched {
+                Some(backlog) => reader.watch(data_dir.as_deref(), backlog),
+                None => reader.read_all(),
             })
             .map_err(|error| Error::unavailable(format!("source {}: cannot start a thread: {error}", def.name)))?;
         let opened = opened_rx.recv().unwrap_or_else(|_| Err(Error::internal("the thread ended while it opened the files")));
@@ -65,12 +66,14 @@ impl FileSource {
             rest: None,
             failure: None,
             thread: Some(thread),
+            outage,
+            backlog,
         })
     }
 
     fn receive(&mut self) -> Result<Poll> {
         let Some(batches) = &self.batches else { return Ok(Poll::Ended) };
-        match batches.recv_timeout(POLL_WAIT) {
+        match batches.recv_timeout(if self.backlog.is_none() { POLL_WAIT } else { Duration::ZERO }) {
             Ok(Ok(batch)) => Ok(Poll::Batch(batch)),
             Ok(Err(error)) => {
                 // A file that was there at the start and cannot be read on is broken: its reader is gone, trying again would wait for ever.
@@ -113,6 +116,7 @@ impl Source for FileSource {
         };
         let (batch, rest) = cut(batch, rows_max);
         self.rest = rest;
+        self.offset = batch.next_offset;
         Ok(Poll::Batch(batch))
     }
 
@@ -126,7 +130,18 @@ impl Source for FileSource {
     }
 
     fn is_bounded(&self) -> bool {
-        true
+        self.backlog.is_none()
+    }
+
+    fn has_more(&self, _partition: u32) -> Option<bool> {
+        Some(match &self.backlog {
+            Some(backlog) => backlog.records(self.offset) > 0 || self.outage.trouble().is_some(),
+            None => self.batches.is_some(),
+        })
+    }
+
+    fn report(&self) -> SourceReport {
+        SourceReport { trouble: self.outage.trouble(), lag_rows: self.backlog.as_ref().map(|backlog| backlog.records(self.offset)) }
     }
 }
 
@@ -134,6 +149,7 @@ impl Drop for FileSource {
     fn drop(&mut self) {
         self.begin = None;
         self.batches = None;
+        self.outage.stop();
         if let Some(thread) = self.thread.take() {
             // It ends at its next send. A panic there has nobody left to tell.
             let _ = thread.join();
@@ -141,35 +157,72 @@ impl Drop for FileSource {
     }
 }
 
-fn open(def: &SourceDef) -> Result<Box<dyn Records>> {
-    let store = Store::open(def.options.get(PATH).expect("check_source wants a path"))?;
-    let files = store.files()?;
-    match def.encode {
-        Encode::Parquet => Ok(Box::new(ParquetRecords::open(store, files, def.schema.clone())?)),
-        Encode::Csv => {
-            let options = Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?;
-            Ok(Box::new(TextRecords::open_csv(store, files, def.schema.clone(), RecordDecoder::open(def)?, options.header)?))
-        }
-        _ => Ok(Box::new(TextRecords::open_lines(store, files, def.schema.clone(), RecordDecoder::open(def)?)?)),
-    }
+/// The thread's side.
+struct Reader {
+    def: SourceDef,
+    options: FileOptions,
+    outage: Arc<Outage>,
+    /// Told once reading can begin, or why not.
+    opened: SyncSender<Result<()>>,
+    begin: Receiver<u64>,
+    batches: SyncSender<Result<SourceBatch>>,
 }
 
-/// Ends when there is nothing more, at the first error, or when nobody listens.
-fn read_all(mut records: Box<dyn Records>, offset: u64, batches: &SyncSender<Result<SourceBatch>>) {
-    if let Err(error) = records.skip(offset) {
-        let _ = batches.send(Err(error));
-        return;
-    }
-    loop {
-        let batch = match records.next() {
-            Ok(Some(batch)) => Ok(batch),
-            Ok(None) => return,
-            Err(error) => Err(error),
+impl Reader {
+    fn watch(self, data_dir: Option<&Path>, backlog: Arc<Backlog>) {
+        let watch = Watch::open(&self.def, data_dir, (self.outage, backlog), self.batches);
+        let (opened, watch) = match watch {
+            Ok(watch) => (Ok(()), Some(watch)),
+            Err(error) => (Err(error), None),
         };
-        let failed = batch.is_err();
-        if batches.send(batch).is_err() || failed {
-            return;
+        let _ = self.opened.send(opened);
+        if let (Some(watch), Ok(offset)) = (watch, self.begin.recv()) {
+            watch.run(offset);
         }
+    }
+
+    /// Ends when there is nothing more, at the first error, or when nobody listens.
+    fn read_all(self) {
+        // A bucket may be away: it is waited for here, and the engine goes on meanwhile.
+        let waits = self.options.location.is_bucket();
+        let records = if waits {
+            let _ = self.opened.send(Ok(()));
+            self.outage.retry(|| self.open())
+        } else {
+            match self.open() {
+                Ok(records) => {
+                    let _ = self.opened.send(Ok(()));
+                    Ok(records)
+                }
+                Err(error) => {
+                    let _ = self.opened.send(Err(error));
+                    return;
+                }
+            }
+        };
+        let Ok(offset) = self.begin.recv() else { return };
+        if let Err(error) = records.and_then(|records| self.hand_over(records, offset)) {
+            let _ = self.batches.send(Err(error));
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn Records>> {
+        let mut store = Store::open(&self.options.location, &self.options.s3)?;
+        let files = store.files()?;
+        if self.options.location.is_bucket() {
+            store.wait_with(self.outage.clone());
+        }
+        open_records(&self.def, Files { store: Rc::new(store), files, first: 0 })
+    }
+
+    fn hand_over(&self, mut records: Box<dyn Records>, offset: u64) -> Result<()> {
+        records.skip(offset)?;
+        while let Some(batch) = records.next()? {
+            if self.batches.send(Ok(batch)).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,19 +1,21 @@
 //! Reads Parquet files row group by row group. In: footers, then the byte ranges the decoder asks for. Out: rows of the declared schema.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMillisecondArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use freshet_core::{DeadLetter, Error, Result, SourceBatch};
+use freshet_core::{DeadLetter, Error, MetadataColumn, Result, SourceBatch, SourceDef};
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 
-use super::{Records, cast};
-use crate::decode::{BATCH_RECORDS_MAX, sql_name};
+use super::metadata::Place;
+use super::{Files, Records, cast};
+use crate::decode::{BATCH_RECORDS_MAX, data_columns, sql_name};
 use crate::encode::RowText;
 use crate::store::{Store, StoredFile};
 
@@ -25,18 +27,29 @@ struct CheckedFile {
 }
 
 pub struct ParquetRecords {
-    store: Store,
+    store: Rc<Store>,
     schema: SchemaRef,
+    metadata: Vec<MetadataColumn>,
     files: std::vec::IntoIter<CheckedFile>,
-    current: Option<(CheckedFile, ParquetPushDecoder)>,
+    current: Option<Current>,
     offset: u64,
+}
+
+/// The file that is being read.
+struct Current {
+    file: CheckedFile,
+    decoder: ParquetPushDecoder,
+    /// Offset of its first row.
+    first: u64,
 }
 
 impl ParquetRecords {
     /// Errors: Invalid, naming file, column and both types, where a file cannot be this source.
-    pub fn open(store: Store, files: Vec<StoredFile>, schema: SchemaRef) -> Result<ParquetRecords> {
-        let checked = files.into_iter().map(|file| check(&store, file, &schema)).collect::<Result<Vec<_>>>()?;
-        Ok(ParquetRecords { store, schema, files: checked.into_iter(), current: None, offset: 0 })
+    pub fn open(def: &SourceDef, files: Files) -> Result<ParquetRecords> {
+        let Files { store, files, first } = files;
+        let checked = files.into_iter().map(|file| check(&store, file, def)).collect::<Result<Vec<_>>>()?;
+        let (schema, metadata) = (def.schema.clone(), def.metadata.clone());
+        Ok(ParquetRecords { store, schema, metadata, files: checked.into_iter(), current: None, offset: first })
     }
 
     fn begin(&mut self, file: CheckedFile, skipped: u64) -> Result<()> {
@@ -51,7 +64,8 @@ impl ParquetRecords {
             }
         }
         let arrow_schema = file.metadata.schema();
-        let roots = self.schema.fields().iter().filter_map(|field| arrow_schema.index_of(field.name()).ok());
+        let data = self.schema.fields().iter().enumerate().filter(|(index, _)| self.metadata.iter().all(|filled| filled.column != *index));
+        let roots = data.filter_map(|(_, field)| arrow_schema.index_of(field.name()).ok());
         let mask = ProjectionMask::roots(file.metadata.parquet_schema(), roots);
         let builder = ParquetPushDecoderBuilder::new_with_metadata(file.metadata.clone())
             .with_batch_size(BATCH_RECORDS_MAX)
@@ -59,23 +73,23 @@ impl ParquetRecords {
             .with_row_groups(groups)
             .with_offset(usize::try_from(rest).expect("a row group fits in memory"));
         let decoder = builder.build().map_err(|error| broken(&file.file, &error))?;
-        self.current = Some((file, decoder));
+        self.current = Some(Current { file, decoder, first: self.offset });
         Ok(())
     }
 
     /// The next batch as the file has it.
     fn read(&mut self) -> Result<Option<RecordBatch>> {
         loop {
-            let Some((checked, decoder)) = &mut self.current else {
+            let Some(Current { file, decoder, .. }) = &mut self.current else {
                 let Some(file) = self.files.next() else { return Ok(None) };
                 self.begin(file, 0)?;
                 continue;
             };
-            match decoder.try_decode().map_err(|error| broken(&checked.file, &error))? {
+            match decoder.try_decode().map_err(|error| broken(&file.file, &error))? {
                 DecodeResult::Data(batch) => return Ok(Some(batch)),
                 DecodeResult::NeedsData(ranges) => {
-                    let data = ranges.iter().map(|range| self.store.read(&checked.file, range.clone())).collect::<Result<Vec<_>>>()?;
-                    decoder.push_ranges(ranges, data).map_err(|error| broken(&checked.file, &error))?;
+                    let data = fetch(&self.store, &file.file, &ranges)?;
+                    decoder.push_ranges(ranges, data).map_err(|error| broken(&file.file, &error))?;
                 }
                 DecodeResult::Finished => self.current = None,
             }
@@ -90,6 +104,10 @@ impl ParquetRecords {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         let mut faults: Vec<Option<(usize, String)>> = Vec::new();
         for (index, field) in self.schema.fields().iter().enumerate() {
+            if let Some(filled) = self.metadata.iter().find(|metadata| metadata.column == index) {
+                columns.push(cast::cast(&self.surroundings(&filled.name, first, rows)?, field.data_type())?);
+                continue;
+            }
             let source = found.column_by_name(field.name()).expect("columns are checked at open");
             let column = cast::cast(source, field.data_type())?;
             if column.null_count() > 0 && (!field.is_nullable() || column.null_count() > source.logical_null_count()) {
@@ -135,6 +153,8 @@ impl ParquetRecords {
                 field: self.schema.field(*column).name().clone(),
                 reason: reason.clone(),
                 raw: text.row(row).to_vec(),
+                origin: self.origin().to_string(),
+                context: self.context(first + row as u64),
                 ..DeadLetter::default()
             })
             .collect();
@@ -146,6 +166,33 @@ impl ParquetRecords {
             dead_letters,
             next_offset: self.offset,
         })
+    }
+}
+
+impl ParquetRecords {
+    fn origin(&self) -> &str {
+        self.current.as_ref().map_or("", |current| &current.file.file.name)
+    }
+
+    /// A column of what surrounds these rows.
+    fn surroundings(&self, name: &str, first: u64, rows: usize) -> Result<ArrayRef> {
+        let current = self.current.as_ref().ok_or_else(|| Error::internal("rows of no file"))?;
+        let count = |from: u64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((from..from + rows as u64).map(|row| row as i64))) };
+        Ok(match name {
+            "file" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&current.file.file.name, rows))),
+            "modified" => Arc::new(TimestampMillisecondArray::from(vec![current.file.file.modified_ms; rows])),
+            "row" => count(first - current.first),
+            "offset" => count(first),
+            other => return Err(Error::internal(format!("a row of a file has no metadata {other}"))),
+        })
+    }
+
+    /// What decoding the row again needs.
+    fn context(&self, offset: u64) -> String {
+        match &self.current {
+            Some(Current { file, first, .. }) => Place { file: &file.file, record: offset, row: offset - first }.context(&self.metadata),
+            None => String::new(),
+        }
     }
 }
 
@@ -179,12 +226,12 @@ fn broken(file: &StoredFile, error: &dyn std::fmt::Display) -> Error {
     Error::data(format!("{}: not a readable Parquet file: {error}", file.name))
 }
 
-fn check(store: &Store, file: StoredFile, schema: &SchemaRef) -> Result<CheckedFile> {
+fn check(store: &Store, file: StoredFile, def: &SourceDef) -> Result<CheckedFile> {
     let metadata = footer(store, &file)?;
     let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
     let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(|error| broken(&file, &error))?;
     let found = metadata.schema();
-    for field in schema.fields() {
+    for field in data_columns(def).into_iter().map(|column| def.schema.field(column)) {
         let (name, wanted) = (field.name(), sql_name(field.data_type()));
         let Ok(source) = found.field_with_name(name) else {
             let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
@@ -200,6 +247,10 @@ fn check(store: &Store, file: StoredFile, schema: &SchemaRef) -> Result<CheckedF
     Ok(CheckedFile { file, metadata, rows })
 }
 
+fn fetch(store: &Store, file: &StoredFile, ranges: &[std::ops::Range<u64>]) -> Result<Vec<bytes::Bytes>> {
+    ranges.iter().map(|range| store.read(file, range.clone()).map_err(|error| error.into_error(&file.name))).collect()
+}
+
 fn footer(store: &Store, file: &StoredFile) -> Result<ParquetMetaData> {
     if file.bytes == 0 {
         return Err(Error::invalid(format!("{}: the file is empty, but ENCODE PARQUET was declared", file.name)));
@@ -209,7 +260,7 @@ fn footer(store: &Store, file: &StoredFile) -> Result<ParquetMetaData> {
         match decoder.try_decode().map_err(|error| broken(file, &error))? {
             DecodeResult::Data(metadata) => return Ok(metadata),
             DecodeResult::NeedsData(ranges) => {
-                let data = ranges.iter().map(|range| store.read(file, range.clone())).collect::<Result<Vec<_>>>()?;
+                let data = fetch(store, file, &ranges)?;
                 decoder.push_ranges(ranges, data).map_err(|error| broken(file, &error))?;
             }
             DecodeResult::Finished => return Err(broken(file, &"its footer is missing")),

@@ -2,11 +2,14 @@
 //!
 //! Blank lines are no records. The offset of a record is its running number over all files, headers not counted.
 
-use arrow::datatypes::SchemaRef;
-use freshet_core::{Encode, Error, MetadataColumn, OptionError, Result, SourceBatch, SourceDef};
+use std::rc::Rc;
 
-use super::Records;
-use crate::decode::{Cell, Metadata, Record, RecordDecoder, Rows};
+use freshet_core::{Encode, Error, Result, SourceBatch, SourceDef};
+
+use super::metadata::Place;
+use super::{Files, Records};
+use crate::decode::{Record, RecordDecoder, Rows};
+use crate::options::Csv;
 use crate::store::{Store, StoredFile};
 
 /// One read: large enough that a request to a bucket pays off.
@@ -15,7 +18,7 @@ const READ_BYTES: u64 = 4 << 20;
 const RECORD_BYTES_MAX: usize = 16 << 20;
 
 pub struct TextRecords {
-    store: Store,
+    store: Rc<Store>,
     files: Vec<StoredFile>,
     rows: Rows,
     decoder: RecordDecoder,
@@ -28,7 +31,11 @@ pub struct TextRecords {
     buffer: Vec<u8>,
     cursor: usize,
     file_begun: bool,
+    /// Of the first record of this file.
+    file_first: u64,
     offset: u64,
+    /// Comes after the rows that were read before it.
+    failure: Option<Error>,
 }
 
 /// What the splitter found.
@@ -39,37 +46,32 @@ enum Found {
 }
 
 impl TextRecords {
-    pub fn open_lines(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: RecordDecoder) -> Result<TextRecords> {
-        TextRecords::open(store, files, schema, decoder, false, false)
-    }
-
     /// Errors: Invalid if the first header does not fit.
-    pub fn open_csv(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: RecordDecoder, header: bool) -> Result<TextRecords> {
-        TextRecords::open(store, files, schema, decoder, true, header)
-    }
-
-    fn open(store: Store, files: Vec<StoredFile>, schema: SchemaRef, decoder: RecordDecoder, csv: bool, header: bool) -> Result<TextRecords> {
+    pub fn open(def: &SourceDef, files: Files) -> Result<TextRecords> {
+        let Files { store, files, first } = files;
         for file in &files {
             if let Some(ending) = [".gz", ".zst", ".bz2", ".xz"].iter().find(|ending| file.name.ends_with(**ending)) {
                 return Err(Error::invalid(format!("{}: compressed text ({ending}) is not in this build yet; decompress the file", file.name)));
             }
         }
-        let blank_counts = csv && schema.fields().len() == 1;
-        let rows = Rows::new(schema);
+        let csv = def.encode == Encode::Csv;
+        let header = csv && Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?.header;
         let mut records = TextRecords {
             store,
             files,
-            rows,
-            decoder,
+            rows: Rows::new(def.schema.clone()),
+            decoder: RecordDecoder::open(def)?,
             csv,
             header,
-            blank_counts,
+            blank_counts: csv && def.schema.fields().len() == 1,
             file_index: 0,
             read_bytes: 0,
             buffer: Vec::new(),
             cursor: 0,
             file_begun: false,
-            offset: 0,
+            file_first: first,
+            offset: first,
+            failure: None,
         };
         records.begin_file()?;
         Ok(records)
@@ -78,6 +80,7 @@ impl TextRecords {
     /// Reads the header, if the file has one.
     fn begin_file(&mut self) -> Result<()> {
         self.file_begun = true;
+        self.file_first = self.offset;
         if !self.header {
             return self.decoder.begin(None).map_err(|reason| self.unfit(&reason));
         }
@@ -183,46 +186,13 @@ impl TextRecords {
         self.buffer.drain(..self.cursor);
         self.cursor = 0;
         let end = (self.read_bytes + READ_BYTES).min(file.bytes);
-        let bytes = self.store.read(file, self.read_bytes..end)?;
+        let bytes = self.store.read(file, self.read_bytes..end).map_err(|error| error.into_error(&file.name))?;
         let first = self.read_bytes == 0;
         self.read_bytes = end;
         let content = if first { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
         self.buffer.extend_from_slice(content);
         Ok(())
     }
-}
-
-/// What surrounds a record of a file.
-struct Place<'a> {
-    file: &'a str,
-    /// Counted over all files.
-    record: u64,
-}
-
-impl Metadata for Place<'_> {
-    fn cell(&self, name: &str) -> Option<Cell<'_>> {
-        match name {
-            "file" => Some(Cell::Text(self.file.into())),
-            "offset" => Some(i64::try_from(self.record).map_or(Cell::UInt(self.record), Cell::Int)),
-            _ => None,
-        }
-    }
-}
-
-/// Errors: a column that is filled with something files do not have.
-pub fn check_metadata(def: &SourceDef) -> Result<(), OptionError> {
-    let Some(MetadataColumn { name, .. }) =
-        def.metadata.iter().find(|one| def.encode == Encode::Parquet || !["file", "offset"].contains(&one.name.as_str()))
-    else {
-        return Ok(());
-    };
-    Err(OptionError::metadata(
-        name,
-        match def.encode {
-            Encode::Parquet => format!("a row of a Parquet file has no metadata {name}; leave the column out"),
-            _ => format!("a record of a file has no metadata {name}; it has file and offset"),
-        },
-    ))
 }
 
 impl Records for TextRecords {
@@ -238,18 +208,37 @@ impl Records for TextRecords {
     }
 
     fn next(&mut self) -> Result<Option<SourceBatch>> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let begin = self.offset;
         while !self.rows.is_full() {
-            let Some(range) = self.find_record()? else { break };
-            let origin = &self.files[self.file_index].name;
-            let place = Place { file: origin, record: self.offset };
-            let record = Record { key: None, payload: Some(&self.buffer[range]), offset: self.offset, origin, metadata: &place };
-            self.decoder.decode(&record, &mut self.rows).map_err(|wait| Error::unavailable(format!("{origin}: {}", wait.reason)))?;
-            self.offset += 1;
+            match self.read_record() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(failure) if self.offset == begin => return Err(failure),
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    break;
+                }
+            }
         }
         if self.offset == begin {
             return Ok(None);
         }
         self.rows.finish(0, self.offset).map(Some)
+    }
+}
+
+impl TextRecords {
+    /// Decodes the next record. False after the last.
+    fn read_record(&mut self) -> Result<bool> {
+        let Some(range) = self.find_record()? else { return Ok(false) };
+        let file = &self.files[self.file_index];
+        let place = Place { file, record: self.offset, row: self.offset - self.file_first };
+        let record = Record { key: None, payload: Some(&self.buffer[range]), offset: self.offset, origin: &file.name, metadata: &place };
+        self.decoder.decode(&record, &mut self.rows).map_err(|wait| Error::unavailable(format!("{}: {}", file.name, wait.reason)))?;
+        self.offset += 1;
+        Ok(true)
     }
 }

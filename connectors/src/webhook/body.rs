@@ -17,6 +17,8 @@ pub struct Body {
 }
 
 pub struct BodyEncoder {
+    /// The pipeline, as far as the receiver must know it.
+    pub scope: String,
     pub sink: String,
     pub format: Format,
     /// The text of a key is a JSON value itself.
@@ -53,7 +55,7 @@ impl BodyEncoder {
         }
         // Other formats may change one key twice in an epoch: there the place names the request.
         let by_key = rows[0].key.as_deref().filter(|_| single && self.format == Format::Upsert);
-        let idempotency_key = idempotency_key(&self.sink, epoch, by_key, part);
+        let idempotency_key = idempotency_key((&self.scope, &self.sink), epoch, by_key, part);
         Body { epoch, idempotency_key, bytes, rows: rows.len() as u64 }
     }
 
@@ -75,10 +77,12 @@ impl BodyEncoder {
     }
 }
 
-fn idempotency_key(sink: &str, epoch: Epoch, key: Option<&[u8]>, part: usize) -> String {
+fn idempotency_key((scope, sink): (&str, &str), epoch: Epoch, key: Option<&[u8]>, part: usize) -> String {
     let mut hash = Sha256::new();
-    hash.update((sink.len() as u64).to_le_bytes());
-    hash.update(sink);
+    for name in [scope, sink] {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+    }
     hash.update(epoch.0.to_le_bytes());
     match key {
         Some(key) => {
@@ -103,15 +107,18 @@ mod tests {
 
     #[test]
     fn idempotency_keys_tell_requests_apart() {
+        let a = ("p", "a");
         let keys = [
-            idempotency_key("a", Epoch(1), Some(b"k"), 0),
-            idempotency_key("a", Epoch(2), Some(b"k"), 0),
-            idempotency_key("a", Epoch(1), Some(b"l"), 0),
-            idempotency_key("b", Epoch(1), Some(b"k"), 0),
-            idempotency_key("a", Epoch(1), None, 0),
-            idempotency_key("a", Epoch(1), None, 1),
+            idempotency_key(a, Epoch(1), Some(b"k"), 0),
+            idempotency_key(a, Epoch(2), Some(b"k"), 0),
+            idempotency_key(a, Epoch(1), Some(b"l"), 0),
+            idempotency_key(("p", "b"), Epoch(1), Some(b"k"), 0),
+            idempotency_key(("q", "a"), Epoch(1), Some(b"k"), 0),
+            idempotency_key(("pa", ""), Epoch(1), Some(b"k"), 0),
+            idempotency_key(a, Epoch(1), None, 0),
+            idempotency_key(a, Epoch(1), None, 1),
         ];
         assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
-        assert_eq!(keys[0], idempotency_key("a", Epoch(1), Some(b"k"), 7), "a key names its row wherever it stands");
+        assert_eq!(keys[0], idempotency_key(a, Epoch(1), Some(b"k"), 7), "a key names its row wherever it stands");
     }
 }

@@ -2,8 +2,10 @@
 
 mod body;
 mod client;
+mod identity;
 mod settings;
 mod sink;
 
+pub use identity::sink_of;
 pub use settings::check_sink;
 pub use sink::WebhookSink;

@@ -12,7 +12,9 @@ use crate::options::{self, wrong};
 use crate::reject::{ON_REJECT, Rejects};
 use crate::tls::TlsFiles;
 
-const OPTIONS: [&str; 7] = ["url", "batch", "secret", "timeout", "tls.ca", ON_REJECT, "primary_key"];
+const OPTIONS: [&str; 8] = ["url", "batch", "secret", "timeout", "tls.ca", ON_REJECT, "primary_key", SCOPE];
+/// What tells the idempotency keys of this pipeline from those of others that post to the same receiver.
+pub const SCOPE: &str = "idempotency_scope";
 const HEADER: &str = "header.";
 /// Rows of one request, at most.
 const BATCH_ROWS_MAX: usize = 10_000;
@@ -29,6 +31,8 @@ pub struct WebhookSettings {
     pub secret: Option<Vec<u8>>,
     pub timeout: Duration,
     pub headers: HeaderMap,
+    /// Part of every idempotency key.
+    pub scope: String,
     pub tls: TlsFiles,
     pub rejects: Rejects,
 }
@@ -60,12 +64,17 @@ impl WebhookSettings {
             Some(secret) if secret.is_empty() => return Err(wrong("secret", "secret is empty; leave it out, or give it a value")),
             secret => secret.map(|secret| secret.as_bytes().to_vec()),
         };
+        let scope = match def.options.get(SCOPE) {
+            Some(scope) if scope.is_empty() => return Err(wrong(SCOPE, "idempotency_scope is empty; leave it out, or give it a name")),
+            scope => scope.cloned().unwrap_or_default(),
+        };
         Ok(WebhookSettings {
             url,
             batch_rows,
             secret,
             timeout,
             headers: headers(def)?,
+            scope,
             tls: TlsFiles { ca: def.options.get("tls.ca").map(PathBuf::from), client: None },
             rejects: Rejects::parse(&def.name, &def.options)?,
         })

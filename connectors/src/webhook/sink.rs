@@ -49,6 +49,7 @@ impl WebhookSink {
             Some(encode) => encode == "text",
         };
         let encoder = BodyEncoder {
+            scope: settings.scope.clone(),
             sink: def.name.clone(),
             format: def.format,
             json_keys: !text_keys,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 /// Runs the golden tests; `update` rewrites the expected outputs instead of comparing. Errors: a golden differs, or cargo is missing.
 pub fn run(root: &Path, update: bool) -> Result<()> {
     let mut command = Command::new("cargo");
-    command.current_dir(root).args(["test", "--package", "freshet-sql", "--test", "main", "golden"]);
+    command.current_dir(root).args(["test", "--workspace", "--test", "sql", "golden"]);
     if update {
         command.env("FRESHET_GOLDEN", "update");
     }

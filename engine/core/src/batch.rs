@@ -2,10 +2,10 @@
 //!
 //! A constant epoch, an all-inserts diff and a constant position cost nothing; the columns exist only where they vary.
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array};
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::{concat_batches, filter_record_batch, take};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{FilterBuilder, FilterPredicate, concat_batches, take};
+use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 
 use crate::Epoch;
 
@@ -38,6 +38,13 @@ impl Counts {
         }
     }
 
+    fn filter(&self, kept: &FilterPredicate) -> Counts {
+        match self {
+            Counts::Const(value) => Counts::Const(*value),
+            Counts::Each(values) => Counts::Each(kept_of::<UInt64Type>(kept, values)),
+        }
+    }
+
     fn concat<'a>(parts: impl Iterator<Item = (&'a Counts, usize)> + Clone) -> Counts {
         let mut constants = parts.clone().map(|(counts, _)| match counts {
             Counts::Const(value) => Some(*value),
@@ -56,6 +63,11 @@ impl Counts {
         }
         Counts::Each(all.into())
     }
+}
+
+fn kept_of<T: ArrowPrimitiveType>(kept: &FilterPredicate, values: &ScalarBuffer<T::Native>) -> ScalarBuffer<T::Native> {
+    let all: PrimitiveArray<T> = PrimitiveArray::new(values.clone(), None);
+    kept.filter(&all).expect("the mask has the rows' length").as_primitive::<T>().values().clone()
 }
 
 /// How often each row is inserted (positive) or retracted (negative). Never zero.
@@ -202,12 +214,13 @@ impl Batch {
         if mask.true_count() == self.len() {
             return self.clone();
         }
-        if matches!((&self.epochs, &self.diffs, &self.positions), (Counts::Const(_), Diffs::One, Counts::Const(_))) {
-            return self.with_rows(filter_record_batch(&self.rows, mask).expect("the mask has the rows' length"));
-        }
-        let kept: Vec<u32> =
-            (0..self.len()).filter(|row| mask.value(*row) && arrow::array::Array::is_valid(mask, *row)).map(|row| row as u32).collect();
-        self.take(&kept)
+        let kept = FilterBuilder::new(mask).optimize().build();
+        let rows = kept.filter_record_batch(&self.rows).expect("the mask has the rows' length");
+        let diffs = match &self.diffs {
+            Diffs::One => Diffs::One,
+            Diffs::Each(values) => Diffs::Each(kept_of::<Int64Type>(&kept, values)),
+        };
+        Batch { rows, epochs: self.epochs.filter(&kept), diffs, positions: self.positions.filter(&kept) }
     }
 
     /// All rows of all parts, in order. `None` if there are no parts.
@@ -232,8 +245,7 @@ impl Batch {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Array, AsArray, Int64Array};
-    use arrow::datatypes::Int64Type;
+    use arrow::array::{Array, Int64Array};
 
     use super::*;
 

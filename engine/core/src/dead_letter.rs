@@ -29,6 +29,22 @@ impl DeadLetter {
     }
 }
 
+/// How many dead letters a source keeps: the oldest go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetterLimits {
+    /// Bytes of all of them, with what they say besides their records.
+    pub bytes_max: u64,
+    /// A letter goes when the pipeline's time is so far beyond its epoch, or a sixteenth of that later. None: only the bytes count.
+    pub age_ms: Option<u64>,
+}
+
+impl Default for LetterLimits {
+    /// 64 MiB: some hundred thousand records as most are, a thousand of the largest that are kept whole.
+    fn default() -> LetterLimits {
+        LetterLimits { bytes_max: 64 << 20, age_ms: None }
+    }
+}
+
 /// What the bytes of a dead letter are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LetterForm {

@@ -120,6 +120,22 @@ impl ExactSum {
         (head, rest.value())
     }
 
+    /// Floats that add up to the sum exactly, the greatest first. None if it is not finite.
+    pub fn expansion(&self) -> Option<Vec<f64>> {
+        let (mut rest, mut terms) = (self.clone(), Vec::new());
+        loop {
+            let term = rest.value();
+            if term == 0.0 {
+                return Some(terms);
+            }
+            if !term.is_finite() {
+                return None;
+            }
+            rest.add(term, -1);
+            terms.push(term);
+        }
+    }
+
     /// For checkpoints. `from_bytes(to_bytes(x))` has the value of x and goes on as x does.
     pub fn to_bytes(&self) -> Vec<u8> {
         let special = self.special.as_deref().copied().unwrap_or_default();
@@ -303,7 +319,8 @@ pub fn add_square(squares: &mut ExactSum, value: f64, times: i64) {
     }
 }
 
-fn product(a: f64, b: f64) -> (f64, f64) {
+/// The product and its rounding error.
+pub(crate) fn product(a: f64, b: f64) -> (f64, f64) {
     let head = a * b;
     (head, a.mul_add(b, -head))
 }

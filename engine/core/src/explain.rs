@@ -2,11 +2,15 @@
 
 use std::fmt::Write;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 
+use crate::over;
 use crate::{
-    AggregateCall, ClockKind, DriftSpec, ExprRef, FeatureSpec, LatestSpec, LookupTime, ModelDef, Op, Plan, PredictCall, PredictOutput, PredictRoute,
-    RetrainingDef, RollingSpec, SourceDef, TimeLimits, ViewKind, Window,
+    AggregateCall, AggregateParameter, ClockKind, DriftSpec, ExprRef, FeatureSpec, LatestSpec, LetterLimits, LookupTime, ModelDef, Node, Op, Plan,
+    PredictCall, PredictOutput, PredictRoute, RecursionBody, RetrainingDef, RollingSpec, SortKey, SourceDef, TimeLimits, ViewKind, Window, Windows,
+    display, hash_bytes,
 };
 
 /// One line per node, then sources, views, services and sinks. Two plans with the same text do the same.
@@ -22,6 +26,9 @@ pub fn explain(plan: &Plan) -> String {
         let inputs = if inputs.is_empty() { String::new() } else { format!(" {}", inputs.join(", ")) };
         let kind = if node.append_only { "append-only" } else { "changing" };
         writeln!(text, "%{index} = {}{inputs} -> ({}) {kind}", operation(plan, &node.op), columns(&node.schema)).expect("a string takes every write");
+        if let Op::Recursive { body, .. } = &node.op {
+            round(&mut text, plan, body);
+        }
     }
     for view in &plan.views {
         let kind = match view.kind {
@@ -47,6 +54,15 @@ pub fn explain(plan: &Plan) -> String {
     }
     plan.retraining.iter().for_each(|job| writeln!(text, "{}", retraining(plan, job)).expect("a string takes every write"));
     text
+}
+
+/// The nodes of a recursion's body, which have numbers of their own.
+fn round(text: &mut String, plan: &Plan, body: &RecursionBody) {
+    for (index, node) in body.nodes.iter().enumerate() {
+        let inputs: Vec<String> = node.inputs.iter().map(|input| format!(" &{}", input.0)).collect();
+        writeln!(text, "    &{index} = {}{} -> ({})", operation(plan, &node.op), inputs.join(","), columns(&node.schema))
+            .expect("a string takes every write");
+    }
 }
 
 fn model(model: &ModelDef) -> String {
@@ -122,6 +138,14 @@ pub fn fingerprint(plan: &Plan) -> u64 {
     explain(plan).bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// True if two nodes do the same with the same inputs, and call their columns the same.
+pub fn do_the_same(plan: &Plan, left: &Node, right: &Node) -> bool {
+    std::mem::discriminant(&left.op) == std::mem::discriminant(&right.op)
+        && left.inputs == right.inputs
+        && left.schema == right.schema
+        && operation(plan, &left.op) == operation(plan, &right.op)
+}
+
 fn columns(schema: &Schema) -> String {
     let columns: Vec<String> = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
     columns.join(", ")
@@ -138,16 +162,40 @@ fn operation(plan: &Plan, op: &Op) -> String {
                 bounds.iter().map(|bound| format!("#{} + {} ns {} now", bound.column, bound.offset_ns, bound.comparison.sql())).collect();
             format!("TemporalFilter [{}]", bounds.join(", "))
         }
-        Op::Join { left_keys, right_keys, residual } => {
+        Op::Join { kind, left_keys, right_keys, nulls_equal, residual } => {
             let keys: Vec<String> = left_keys.iter().zip(right_keys).map(|(left, right)| format!("#{left} = #{right}")).collect();
+            let nulls = if *nulls_equal { " nulls equal" } else { "" };
             let residual = if residual.is_empty() { String::new() } else { format!(" where [{}]", list(residual)) };
-            format!("Join [{}]{residual}", keys.join(", "))
+            format!("{} [{}]{nulls}{residual}", kind.name(), keys.join(", "))
         }
         Op::Aggregate { keys, calls } => {
             let calls: Vec<String> = calls.iter().map(call).collect();
             format!("Aggregate by {keys:?} [{}]", calls.join(", "))
         }
+        Op::Asof { left_keys, right_keys, left_time, right_time, comparison, outer } => {
+            let keys: Vec<String> = left_keys.iter().zip(right_keys).map(|(left, right)| format!("#{left} = #{right}")).collect();
+            let outer = if *outer { " outer" } else { "" };
+            format!("Asof [{}] #{left_time} {} #{right_time}{outer}", keys.join(", "), comparison.sql())
+        }
+        Op::LookupJoin { left_keys, right_keys, at, outer } => {
+            let keys: Vec<String> = left_keys.iter().zip(right_keys).map(|(left, right)| format!("#{left} = #{right}")).collect();
+            let at = at.map_or(String::new(), |at| format!(" at #{at}"));
+            format!("LookupJoin [{}]{at}{}", keys.join(", "), if *outer { " outer" } else { "" })
+        }
+        Op::Top { partition, order, rank, offset, limit, number } => {
+            let numbered = if *number { " numbered" } else { "" };
+            let (first, last) = (offset + 1, offset.saturating_add(*limit));
+            format!("Top by {partition:?} order [{}] {} {first}..={last}{numbered}", over::keys(order), rank.sql())
+        }
+        Op::Over { partition, order, calls } => {
+            let calls: Vec<String> = calls.iter().map(over::call).collect();
+            format!("Over by {partition:?} order [{}] [{}]", over::keys(order), calls.join(", "))
+        }
         Op::Union => "Union".into(),
+        Op::SingleRow => "SingleRow".into(),
+        Op::Values { rows } => values(rows),
+        Op::Unnest { exprs, lists } => format!("Unnest {lists:?} of [{}]", list(exprs)),
+        Op::SetOperation { operation } => format!("SetOperation {}", operation.sql()),
         Op::Feature { spec: FeatureSpec::Rolling(spec), eager } => rolling(spec, *eager),
         Op::Feature { spec: FeatureSpec::Latest(spec), eager } => latest(spec, *eager),
         Op::Lookup { parts, at } => {
@@ -164,7 +212,19 @@ fn operation(plan: &Plan, op: &Op) -> String {
             let calls: Vec<String> = calls.iter().map(|call| predict(plan, call)).collect();
             format!("Predict [{}]", calls.join(", "))
         }
+        Op::Windows { time, windows } => match windows {
+            Windows::Hop { size, slide, offset } => format!("Windows #{time} size={size} slide={slide} offset={offset}"),
+            Windows::Cumulate { size, step, offset } => format!("Windows #{time} size={size} cumulating step={step} offset={offset}"),
+        },
+        Op::Session { time, gap, keys } => format!("Session #{time} gap={gap} by {keys:?}"),
+        Op::Arrival => "Arrival".into(),
+        Op::Gate { end, view } => format!("Gate #{end}, late rows to late({view})"),
+        Op::EmitOnClose { end } => format!("EmitOnClose #{end}"),
+        Op::EmitEvery { every_ms } => format!("EmitEvery {}", duration(*every_ms as i64)),
         Op::Drift { spec } => drift(plan, spec),
+        Op::Recursive { distinct, .. } => format!("Recursive{}", if *distinct { " distinct" } else { "" }),
+        Op::Argument { index: 0 } => "Round before".into(),
+        Op::Argument { index } => format!("Input {index}"),
     }
 }
 
@@ -194,11 +254,41 @@ fn source_line(source: &SourceDef) -> String {
             say(name, duration(limit as i64));
         }
     }
+    let (letters, usual) = (source.letters, LetterLimits::default());
+    if letters.bytes_max != usual.bytes_max {
+        say("max_dead_letter_bytes", letters.bytes_max.to_string());
+    }
+    if let Some(age_ms) = letters.age_ms {
+        say("max_dead_letter_age", duration(age_ms as i64));
+    }
     if !source.metadata.is_empty() {
         let filled: Vec<String> = source.metadata.iter().map(|one| format!("{} from {}", column(one.column), one.name)).collect();
         say("metadata", format!("[{}]", filled.join(", ")));
     }
+    if !source.computed.is_empty() {
+        let computed: Vec<String> = source.computed.iter().map(|one| format!("{} = {}", column(one.column), one.expr.sql())).collect();
+        say("computed", format!("[{}]", computed.join(", ")));
+    }
+    if source.is_table() {
+        // Other rows of the script are another pipeline: a checkpoint holds these.
+        let rows: usize = source.rows.iter().map(|rows| rows.num_rows()).sum();
+        say("rows", format!("{rows}/{:016x}", content_hash(source)));
+    }
     text
+}
+
+/// Of the rows that the script inserts, in their order.
+fn content_hash(source: &SourceDef) -> u64 {
+    let mut hash = 0;
+    for rows in &source.rows {
+        for column in rows.columns() {
+            for text in display::texts(column).unwrap_or_default() {
+                let text = text.map_or("n".to_string(), |text| format!("v{text}"));
+                hash = hash_bytes(format!("{hash:x} {text}").as_bytes());
+            }
+        }
+    }
+    hash
 }
 
 fn rolling(spec: &RollingSpec, eager: bool) -> String {
@@ -255,7 +345,7 @@ fn window(window: &Window, include_now: bool) -> String {
 }
 
 /// A duration in its largest whole unit: `7 d`, `90 s`, `1 ms`.
-fn duration(ms: i64) -> String {
+pub fn duration(ms: i64) -> String {
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)] {
         if ms != 0 && ms % size == 0 {
             return format!("{} {unit}", ms / size);
@@ -264,14 +354,39 @@ fn duration(ms: i64) -> String {
     format!("{ms} ms")
 }
 
-fn call(call: &AggregateCall) -> String {
-    let label = call.label.map_or(String::new(), |label| format!(", #{label}"));
-    let argument = call.argument.map_or("*".to_string(), |argument| format!("#{argument}{label}"));
+pub(crate) fn call(call: &AggregateCall) -> String {
+    let second = call.second.map_or(String::new(), |second| format!(", #{second}"));
+    let argument = call.argument.map_or("*".to_string(), |argument| format!("#{argument}{second}"));
+    let parameter = match &call.parameter {
+        None => String::new(),
+        Some(AggregateParameter::Fraction(fraction)) => format!(", {}", fraction.get()),
+        Some(AggregateParameter::Index(index)) => format!(", {index}"),
+        Some(AggregateParameter::Text(text)) => format!(", '{}'", text.replace('\'', "''")),
+    };
     let distinct = if call.distinct { "distinct " } else { "" };
+    let order = if call.order_by.is_empty() { String::new() } else { format!(" order by {}", sort_keys(&call.order_by)) };
+    let nulls = if call.ignore_nulls { " ignore nulls" } else { "" };
     let filter = call.filter.map_or(String::new(), |filter| format!(" if #{filter}"));
-    format!("{}({distinct}{argument}){filter}", call.function.sql())
+    format!("{}({distinct}{argument}{parameter}{order}){nulls}{filter}", call.function.sql())
+}
+
+/// For example `#1 desc, #0 nulls first`: ascending with NULLs last goes without saying.
+fn sort_keys(keys: &[SortKey]) -> String {
+    let key =
+        |key: &SortKey| format!("#{}{}{}", key.column, if key.descending { " desc" } else { "" }, if key.nulls_first { " nulls first" } else { "" });
+    keys.iter().map(key).collect::<Vec<_>>().join(", ")
 }
 
 fn list(exprs: &[ExprRef]) -> String {
     exprs.iter().map(|expr| expr.sql()).collect::<Vec<_>>().join(", ")
+}
+
+/// All of them: they are part of what the plan says.
+fn values(rows: &RecordBatch) -> String {
+    let cell = |row: usize, column: usize| {
+        ArrayFormatter::try_new(rows.column(column), &FormatOptions::default().with_null("NULL"))
+            .map_or_else(|error| error.to_string(), |cells| cells.value(row).to_string())
+    };
+    let row = |row: usize| format!("({})", (0..rows.num_columns()).map(|column| cell(row, column)).collect::<Vec<_>>().join(", "));
+    format!("Values [{}]", (0..rows.num_rows()).map(row).collect::<Vec<_>>().join(", "))
 }

@@ -24,6 +24,11 @@ pub trait Expr: Debug + Send + Sync {
     /// The input columns it reads, ascending, once each.
     fn columns(&self) -> Vec<usize>;
 
+    /// What the expression says of two timestamps of its input, if it is true.
+    fn apart(&self) -> Option<Apart> {
+        None
+    }
+
     /// The column, if the expression is nothing but that.
     fn as_column(&self) -> Option<usize> {
         None
@@ -31,6 +36,14 @@ pub trait Expr: Debug + Send + Sync {
 }
 
 pub type ExprRef = Arc<dyn Expr>;
+
+/// `later ≥ earlier + ns`, of two columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart {
+    pub later: usize,
+    pub earlier: usize,
+    pub ns: i64,
+}
 
 /// An input column by index.
 #[derive(Debug, Clone)]

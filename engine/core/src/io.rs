@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 
-use crate::{Batch, DeadLetter, Epoch, Error, NodeId, Result};
+use crate::{Batch, DeadLetter, Epoch, Error, ExprRef, LetterLimits, NodeId, Result};
 
 /// A source as the script declares it.
 #[derive(Debug, Clone)]
@@ -33,6 +33,11 @@ pub struct SourceDef {
     /// Columns that the record's surroundings fill, not its bytes.
     pub metadata: Vec<MetadataColumn>,
     pub limits: TimeLimits,
+    pub letters: LetterLimits,
+    /// Columns that the engine computes of the others of a record; connectors know nothing of them, see [`SourceDef::carried`].
+    pub computed: Vec<ComputedColumn>,
+    /// What the script itself inserts: carried columns, epoch 0 in wall clock (T13), partition [`SCRIPT_PARTITION`].
+    pub rows: Vec<RecordBatch>,
 }
 
 impl SourceDef {
@@ -53,9 +58,64 @@ impl SourceDef {
             key: Vec::new(),
             metadata: Vec::new(),
             limits: TimeLimits::default(),
+            letters: LetterLimits::default(),
+            computed: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Rows that statements of a script or of a client wrote, kept and changed by them.
+    pub fn is_table(&self) -> bool {
+        self.connector == TABLE_CONNECTOR
+    }
+
+    /// A table that takes rows while the pipeline runs.
+    pub fn is_live_table(&self) -> bool {
+        self.is_table() && self.options.contains_key(TABLE_LIVE)
+    }
+
+    /// Columns that come from outside, ascending.
+    pub fn carried_columns(&self) -> Vec<usize> {
+        (0..self.schema.fields().len()).filter(|column| self.computed.iter().all(|one| one.column != *column)).collect()
+    }
+
+    /// The source as its connector sees it: without computed columns and what is said of them.
+    pub fn carried(&self) -> SourceDef {
+        if self.computed.is_empty() {
+            return self.clone();
+        }
+        let kept = self.carried_columns();
+        let place = |column: usize| kept.iter().position(|known| *known == column);
+        let fields: Vec<_> = kept.iter().map(|column| self.schema.fields()[*column].clone()).collect();
+        let metadata = self.metadata.iter().filter_map(|one| Some(MetadataColumn { column: place(one.column)?, name: one.name.clone() }));
+        SourceDef {
+            schema: Arc::new(Schema::new(fields)),
+            event_time: self.event_time.and_then(place),
+            arrival: self.arrival.and_then(place),
+            key: self.key.iter().filter_map(|column| place(*column)).collect(),
+            metadata: metadata.collect(),
+            computed: Vec::new(),
+            ..self.clone()
         }
     }
 }
+
+/// A column whose value is computed from those its connector fills.
+#[derive(Debug, Clone)]
+pub struct ComputedColumn {
+    pub column: usize,
+    /// Over the columns of [`SourceDef::carried`].
+    pub expr: ExprRef,
+}
+
+/// The connector of stored tables: their rows come from the script, and from statements while the pipeline runs.
+pub const TABLE_CONNECTOR: &str = "table";
+
+/// The option of a stored table that statements may change while the pipeline runs.
+pub const TABLE_LIVE: &str = "live";
+
+/// Where the rows of a script stand: a partition of their own, so that positions of what is pushed begin at 0.
+pub const SCRIPT_PARTITION: u32 = 1;
 
 /// A column that is filled with what the connector knows beside the bytes: `INCLUDE offset AS o`, `o BIGINT METADATA FROM 'offset'`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +248,17 @@ pub trait Source: Send {
         Ok(())
     }
 
+    /// Whether everything the partition ever had is read (T23): false where reading begins behind its first record. Asked once, when its first
+    /// batch has come.
+    fn is_whole(&self, _partition: u32) -> bool {
+        true
+    }
+
+    /// Whether the partition has records that have not been polled; None: unknown. What is away is not read: true if there may be some.
+    fn has_more(&self, _partition: u32) -> Option<bool> {
+        None
+    }
+
     /// How it fares; cheap.
     fn report(&self) -> SourceReport {
         SourceReport::default()
@@ -211,6 +282,11 @@ pub trait Ingress: Send + Sync {
     /// Takes all of it or nothing. Errors: Invalid (no such source, columns that do not fit), Unavailable (the queue is full: try again
     /// later).
     fn push(&self, push: Push) -> Result<Pushed>;
+
+    /// Why there are no sources now although clients may know some; None: what is not in `sources` does not exist.
+    fn away(&self) -> Option<Error> {
+        None
+    }
 }
 
 /// A source that clients push to.
@@ -222,6 +298,8 @@ pub struct PushSource {
     pub encode: Encode,
     /// The key of HMAC-SHA256 over the body, if requests must be signed.
     pub secret: Option<Vec<u8>>,
+    /// Behind the last record taken.
+    pub position: u64,
     /// Bytes taken and not read yet, and how many there may be.
     pub queue_bytes: usize,
     pub queue_bytes_max: usize,
@@ -240,6 +318,8 @@ pub struct Push {
 pub enum PushBody {
     /// Columns by name; a missing one is NULL.
     Rows(RecordBatch),
+    /// Changes of a table, as a statement makes them: all columns, and +1 or -1 for each row. Of other sources: Invalid.
+    Changes(RecordBatch, Vec<i64>),
     /// Records in this encoding, one a line where it has lines; CSV with a header unless the source says otherwise.
     Bytes(Encode, Vec<u8>),
 }
@@ -267,6 +347,12 @@ pub trait Sink: Send {
 
     /// Cuts off what was written after this position of an earlier `flush`. Before the first write.
     fn restore(&mut self, position: u64) -> Result<()>;
+
+    /// Whether changes must come consolidated and in order. Where not, `write` is given the changes of each worker as they are, and a
+    /// `flush` says nothing of other workers.
+    fn is_ordered(&self) -> bool {
+        true
+    }
 }
 
 /// What is wrong with a WITH option; the caller knows where it stands in the text.
@@ -303,6 +389,11 @@ pub trait Connectors: Debug + Send + Sync {
     /// Errors: Invalid or Unavailable, naming the source and its path or address.
     fn open_source(&self, source: &SourceDef) -> Result<Box<dyn Source>>;
     fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>>;
+
+    /// Whether rows of this connector are bytes, so that a script must say how they read: FORMAT and ENCODE.
+    fn has_bytes(&self, _connector: &str) -> bool {
+        true
+    }
 
     /// The value of a secret, looked up when a pipeline is compiled and kept nowhere but in the options it is used for. Errors: Invalid,
     /// naming the variable or file.

@@ -76,6 +76,11 @@ pub trait Reader: Send + Sync {
     fn views(&self) -> Vec<CatalogView>;
     fn services(&self) -> Vec<CatalogService>;
 
+    /// Names and columns of the sources, which cannot be read.
+    fn sources(&self) -> Vec<(String, SchemaRef)> {
+        Vec::new()
+    }
+
     /// F of these views: the lowest epoch not yet complete in all of them. Errors: Invalid for an unknown name.
     fn frontier(&self, views: &[&str]) -> Result<Epoch>;
 
@@ -136,6 +141,9 @@ pub struct PipelineStatus {
     pub failure: Option<String>,
     /// The last epoch handed to the workers.
     pub epoch: Epoch,
+    /// Jumps of the machine's clock that epochs did not follow (T0c), and how far epochs are ahead of it.
+    pub clock_jumps: u64,
+    pub clock_offset_ms: i64,
     pub events: u64,
     /// The epoch of the checkpoint this generation went on from, and the events before it.
     pub resumed: Option<(Epoch, u64)>,
@@ -151,6 +159,10 @@ pub struct PipelineStatus {
     pub checkpoint_epoch: Option<Epoch>,
     pub checkpoint_age_ms: Option<u64>,
     pub checkpoint_bytes: u64,
+    /// Whether checkpoints can be written; None: there are none.
+    pub checkpoints: Option<ObjectState>,
+    /// One is being written: epochs do not close meanwhile.
+    pub checkpointing: bool,
 }
 
 /// How an object of a running pipeline fares.
@@ -200,11 +212,18 @@ pub struct SourceStatus {
     pub lag_rows: Option<u64>,
     pub rows: u64,
     pub ended: bool,
-    /// How far the source's last epoch is behind the newest one of the pipeline, in ms.
+    /// How far the source's last epoch is behind the newest one of the pipeline, in ms; 0 if nothing waits to be read.
     pub lag_ms: u64,
     pub watermark: Option<Epoch>,
     /// (reason, count), reasons in order.
     pub dead_letters: Vec<(String, u64)>,
+    /// From this epoch on everything it has is read (T23). None: from its beginning.
+    pub complete_since: Option<Epoch>,
+    /// Dead letters that are kept now and their bytes, those that made room for others or grew too old, and those that came in again.
+    pub letters_kept: u64,
+    pub letters_bytes: u64,
+    pub letters_dropped: u64,
+    pub letters_replayed: u64,
     pub late_rows: u64,
 }
 
@@ -214,7 +233,7 @@ pub struct ViewStatus {
     pub state: ObjectState,
     /// The last complete epoch; None before the first.
     pub closed: Option<Epoch>,
-    /// How far `closed` is behind the newest epoch handed out, in ms.
+    /// How far `closed` is behind the newest epoch handed out, in wall clock behind the machine's time, in ms.
     pub lag_ms: u64,
     pub rows: u64,
     pub errors: u64,
@@ -232,6 +251,9 @@ pub struct SinkStatus {
     pub name: String,
     pub state: ObjectState,
     pub rows: u64,
+    /// Changes that wait to be written, and how far what has been written is behind them, in ms.
+    pub lag_rows: u64,
+    pub lag_ms: u64,
     pub queue_depth: u64,
     pub queue_limit: u64,
 }

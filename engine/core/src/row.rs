@@ -1,10 +1,13 @@
 //! Typed tuples as bytes that compare and hash like the tuple. In: columns. Out: one byte string per row (T7).
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 
-use crate::{Error, Result};
+use crate::{Error, Result, SortKey};
 
 /// How many virtual shards the state of a pipeline is cut into, whatever the number of workers.
 pub const SHARDS: usize = 256;
@@ -62,7 +65,8 @@ impl KeyCodec {
     /// The columns back from the bytes of `encode`.
     pub fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
         let parser = self.converter.parser();
-        Ok(self.converter.convert_rows(rows.into_iter().map(|bytes| parser.parse(bytes)))?)
+        let columns = self.converter.convert_rows(rows.into_iter().map(|bytes| parser.parse(bytes)))?;
+        Ok(columns.into_iter().map(zero_below_nulls).collect())
     }
 
     /// As `decode`, as a batch. Errors: Internal if the bytes are of another schema.
@@ -71,5 +75,96 @@ impl KeyCodec {
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let columns = if schema.fields().is_empty() { Vec::new() } else { self.decode(rows)? };
         Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+    }
+}
+
+/// Decoding leaves the least number below a NULL, and kernels that compute on all numbers overflow there.
+fn zero_below_nulls(column: ArrayRef) -> ArrayRef {
+    if column.null_count() == 0 {
+        return column;
+    }
+    let values = column.as_ref();
+    arrow::array::downcast_primitive_array!(
+        values => zeroed(values),
+        _ => column,
+    )
+}
+
+fn zeroed<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>) -> ArrayRef {
+    let values: Vec<T::Native> = column.iter().map(Option::unwrap_or_default).collect();
+    Arc::new(PrimitiveArray::<T>::new(values.into(), column.nulls().cloned()).with_data_type(column.data_type().clone()))
+}
+
+/// Turns the columns of an ORDER BY into bytes whose order is that of the rows. NaN of either sign is the greatest float (T20).
+#[derive(Debug)]
+pub struct SortCodec {
+    columns: Vec<usize>,
+    converter: RowConverter,
+}
+
+impl SortCodec {
+    /// Errors: Invalid if a type has no order.
+    pub fn new(schema: &SchemaRef, keys: &[SortKey]) -> Result<SortCodec> {
+        let field = |key: &SortKey| {
+            let options = SortOptions { descending: key.descending, nulls_first: key.nulls_first };
+            SortField::new_with_options(schema.field(key.column).data_type().clone(), options)
+        };
+        let converter = RowConverter::new(keys.iter().map(field).collect())
+            .map_err(|error| Error::invalid(format!("rows cannot be ordered by these types: {error}")))?;
+        Ok(SortCodec { columns: keys.iter().map(|key| key.column).collect(), converter })
+    }
+
+    /// One row of bytes per row of a batch; None without keys, where all rows are equal.
+    pub fn encode(&self, batch: &RecordBatch) -> Result<Option<Rows>> {
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|column| batch.column(*column).clone()).collect();
+        self.encode_columns(&columns)
+    }
+
+    /// As `encode`, of the columns of the keys.
+    pub fn encode_columns(&self, columns: &[ArrayRef]) -> Result<Option<Rows>> {
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        let columns: Vec<ArrayRef> = columns.iter().map(with_one_nan).collect();
+        Ok(Some(self.converter.convert_columns(&columns)?))
+    }
+}
+
+/// A NaN with its sign bit set would sort below all floats.
+fn with_one_nan(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float64 => {
+            let floats = column.as_primitive::<Float64Type>();
+            match floats.values().iter().any(|value| value.is_nan() && value.is_sign_negative()) {
+                true => Arc::new(floats.unary::<_, Float64Type>(|value| if value.is_nan() { f64::NAN } else { value })),
+                false => column.clone(),
+            }
+        }
+        DataType::Float32 => {
+            let floats = column.as_primitive::<Float32Type>();
+            match floats.values().iter().any(|value| value.is_nan() && value.is_sign_negative()) {
+                true => Arc::new(floats.unary::<_, Float32Type>(|value| if value.is_nan() { f32::NAN } else { value })),
+                false => column.clone(),
+            }
+        }
+        _ => column.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Float64Array;
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn t20_a_nan_of_either_sign_is_the_greatest() {
+        let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, true)]));
+        let values: ArrayRef = Arc::new(Float64Array::from(vec![Some(-f64::NAN), Some(f64::INFINITY), Some(-1.0), None, Some(f64::NAN)]));
+        let codec = SortCodec::new(&schema, &[SortKey { column: 0, descending: false, nulls_first: true }]).unwrap();
+        let rows = codec.encode_columns(&[values]).unwrap().unwrap();
+        assert!(rows.row(0) == rows.row(4));
+        assert!(rows.row(3) < rows.row(2) && rows.row(2) < rows.row(1) && rows.row(1) < rows.row(0));
     }
 }

@@ -59,6 +59,9 @@ pub struct FeaturesAsk {
     /// What the client has written and wants to see; the lookup waits for it.
     #[serde(default, skip_serializing_if = "Positions::is_empty")]
     pub min_position: Positions,
+    /// How far a fresh answer may be behind the request time; the lookup waits for that (T15).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_staleness_ms: Option<u64>,
 }
 
 const AS_OF_OR_POSITION: &str = "as_of names an instant, min_position waits for one: give one of them";
@@ -100,11 +103,16 @@ impl FeaturesAsk {
             as_of: None,
             status: false,
             min_position: Positions::default(),
+            max_staleness_ms: None,
         }
     }
 
-    /// Errors: Invalid if `mode` and `as_of` do not go together.
+    /// Errors: Invalid if `mode`, `as_of` and what the lookup is to wait for do not go together.
     pub fn read_mode(&self) -> Result<ReadMode> {
+        let fresh = self.as_of.is_none() && matches!(self.mode, None | Some(Mode::Fresh));
+        if self.max_staleness_ms.is_some() && !fresh {
+            return Err(Error::invalid("max_staleness_ms goes with mode fresh: the other modes choose their instant themselves"));
+        }
         if self.as_of.is_some() && !self.min_position.is_empty() {
             return Err(Error::invalid(AS_OF_OR_POSITION));
         }
@@ -127,7 +135,14 @@ impl FeaturesAsk {
                 Some(("mode", mode)) => ask.mode = Some(parse_mode(mode)?),
                 Some(("as_of", epoch)) => ask.as_of = Some(epoch.parse().map_err(|_| Error::invalid(format!("as_of={epoch} is not a number")))?),
                 Some(("min_position", positions)) => ask.min_position = ask.min_position.and(Positions::parse(positions)?)?,
-                _ => return Err(Error::invalid(format!("unknown path element {option}; known: status, mode=…, as_of=…, min_position=…"))),
+                Some(("max_staleness_ms", most)) => {
+                    ask.max_staleness_ms = Some(most.parse().map_err(|_| Error::invalid(format!("max_staleness_ms={most} is not a number")))?);
+                }
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "unknown path element {option}; known: status, mode=…, as_of=…, min_position=…, max_staleness_ms=…"
+                    )));
+                }
             }
         }
         ask.read_mode()?;

@@ -13,7 +13,7 @@ use freshet_core::{CatalogService, Epoch, Error, FeatureAnswer, FeatureRequest, 
 use crate::ask::mode_name;
 use crate::columns::pick;
 use crate::histogram::Histogram;
-use crate::limits::LOOKUP_ROWS_MAX;
+use crate::limits::{LOOKUP_ROWS_MAX, MIN_POSITION_LOOK_EVERY, MIN_POSITION_WAIT_MAX};
 use crate::positions::Positions;
 use crate::wire::{conform, wire_schema};
 
@@ -65,13 +65,31 @@ impl Lookups {
         self.services.values()
     }
 
-    /// Waits until a lookup of this service sees these positions. Errors: see [`Positions::wait`].
-    pub async fn wait_for(&self, positions: &Positions, service: &LookupService) -> Result<()> {
-        if positions.is_empty() {
+    /// Waits until a lookup of this service sees these positions and, in wall clock, is at most so far behind the request time. Errors: see
+    /// [`Positions::wait`]; Unavailable if it stays further behind.
+    pub async fn wait_for(&self, positions: &Positions, staleness_ms_max: Option<u64>, service: &LookupService) -> Result<()> {
+        let staleness_ms_max = staleness_ms_max.filter(|_| self.wall_clock);
+        if positions.is_empty() && staleness_ms_max.is_none() {
             return Ok(());
         }
         let views: Vec<&str> = service.views.iter().map(String::as_str).collect();
-        positions.wait(self.reader.as_ref(), &views, self.wall_clock).await
+        positions.wait(self.reader.as_ref(), &views, self.wall_clock).await?;
+        let Some(most) = staleness_ms_max else { return Ok(()) };
+        let deadline = Instant::now() + MIN_POSITION_WAIT_MAX;
+        loop {
+            let behind = machine_epoch().0.saturating_sub(self.reader.frontier(&views)?.0);
+            if behind <= most {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let waited = MIN_POSITION_WAIT_MAX.as_secs();
+                return Err(Error::unavailable(format!(
+                    "the views of service {} are {behind} ms behind the request after {waited} s, more than max_staleness_ms ({most}); try again later",
+                    service.name
+                )));
+            }
+            tokio::time::sleep(MIN_POSITION_LOOK_EVERY).await;
+        }
     }
 
     /// Waits until a read of these views (all, if none is named) sees these positions.

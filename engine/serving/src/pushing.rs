@@ -31,14 +31,17 @@ impl Doors {
         self.sources().is_empty()
     }
 
-    /// Errors: Invalid, naming the sources there are.
+    /// Errors: Invalid, naming the sources there are; Unavailable where none is open for now.
     pub fn open(&self, source: &str) -> Result<(Arc<dyn Ingress>, PushSource)> {
         let mut sources = self.sources();
         let known: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
         let found = sources.iter().position(|known| known.name == source).map(|index| sources.swap_remove(index));
         match (&self.ingress, found) {
             (Some(ingress), Some(found)) => Ok((ingress.clone(), found)),
-            _ => {
+            (ingress, _) => {
+                if let Some(away) = ingress.as_ref().and_then(|ingress| ingress.away()) {
+                    return Err(away);
+                }
                 let known = if known.is_empty() { "none; CREATE SOURCE … WITH (connector = 'push')".to_string() } else { known.join(", ") };
                 Err(Error::invalid(format!("there is no push source {source}; known: {known}")))
             }

@@ -20,14 +20,20 @@ pub struct QueryAnswer {
     pub point: ReadPoint,
 }
 
-/// Plans and runs read-only statements. Both methods block; callers put them on a thread that may.
+/// Plans and runs statements. Its methods block; callers put them on a thread that may.
 pub trait Queries: Send + Sync {
-    /// Errors: Invalid with the place in the text; anything but a query is refused here.
+    /// Errors: Invalid with the place in the text; anything but a query or a statement that writes is refused here.
     fn prepare(&self, sql: &str) -> Result<Prepared>;
 
     /// Runs the statement once per parameter row and appends the answers; without parameters once. All of it is read at one
     /// epoch: `at`, or the last complete one; the answer's point is the instant after it. Errors: Invalid (also an epoch that is no longer kept), Data (a failing expression).
     fn run(&self, sql: &str, parameters: Option<&RecordBatch>, at: Option<Epoch>) -> Result<QueryAnswer>;
+
+    /// Whether the statement writes: INSERT, UPDATE, DELETE, FLUSH. `run` does so once, is told no epoch, and answers with one row: how many rows
+    /// it has changed, which are visible then.
+    fn writes(&self, _sql: &str) -> Result<bool> {
+        Ok(false)
+    }
 
     /// What a SUBSCRIBE asks for, and whether it wants to hear of progress; None if the text is something else. Errors: Invalid with the place
     /// in the text.

@@ -4,24 +4,28 @@ use tokio::net::TcpStream;
 use crate::moving::{Running, start};
 
 pub async fn get(running: &Running, path: &str) -> (u16, String) {
-    let (head, body) = send(running, &format!("GET {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\n\r\n"), &[]).await;
+    let (head, body) = send(&running.http, &format!("GET {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\n\r\n"), &[]).await;
     (status(&head), body)
 }
 
 /// Head and body of the answer.
 pub async fn post(running: &Running, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (String, String) {
+    post_to(&running.http, path, headers, body).await
+}
+
+pub async fn post_to(http: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (String, String) {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: freshet\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
-    send(running, &head, body).await
+    send(http, &head, body).await
 }
 
 pub fn status(head: &str) -> u16 {
     head.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-async fn send(running: &Running, head: &str, body: &[u8]) -> (String, String) {
-    let mut stream = TcpStream::connect(&running.http).await.unwrap();
+async fn send(http: &str, head: &str, body: &[u8]) -> (String, String) {
+    let mut stream = TcpStream::connect(http).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     // A refused body may not be read to its end.
     drop(stream.write_all(body).await);

@@ -19,6 +19,7 @@ pub struct Moving {
     versions: Mutex<Vec<(Epoch, RecordBatch)>>,
     /// (offset, epoch): what of the source `rides` has been read.
     read: Mutex<Vec<(u64, Epoch)>>,
+    wall_clock: bool,
 }
 
 pub fn view_schema() -> SchemaRef {
@@ -112,7 +113,7 @@ impl Reader for Moving {
     fn status(&self) -> PipelineStatus {
         let closed = self.version(None).ok().map(|version| version.0);
         PipelineStatus {
-            clock: "event",
+            clock: if self.wall_clock { "wall" } else { "event" },
             views: vec![ViewStatus { name: "counts".into(), closed, ..ViewStatus::default() }],
             ..PipelineStatus::default()
         }
@@ -150,10 +151,19 @@ pub async fn start() -> Running {
 }
 
 pub async fn start_with(ingress: Option<Arc<dyn Ingress>>) -> Running {
+    start_over(Moving::default(), ingress).await
+}
+
+/// Its epochs are times of the machine's clock.
+pub async fn start_in_wall_clock() -> Running {
+    start_over(Moving { wall_clock: true, ..Moving::default() }, None).await
+}
+
+async fn start_over(reader: Moving, ingress: Option<Arc<dyn Ingress>>) -> Running {
     let any = "127.0.0.1:0".parse().unwrap();
     let listeners = Listeners::bind(any, any).await.unwrap();
     let (flight, http) = (format!("http://{}", listeners.flight()), listeners.http().to_string());
-    let reader = Arc::new(Moving::default());
+    let reader = Arc::new(reader);
     let server = Server::start_with(listeners, "moving", reader.clone(), Arc::new(OneQuery(reader.clone())), ingress, None);
     Running { reader, server, flight, http }
 }

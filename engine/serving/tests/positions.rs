@@ -1,7 +1,7 @@
 //! C2: reads that wait for a position their client has written.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::http::{post, status};
-use crate::moving::{Running, start};
+use crate::moving::{Running, start, start_in_wall_clock};
 
 async fn client(running: &Running) -> FlightServiceClient<Channel> {
     FlightServiceClient::new(Channel::from_shared(running.flight.clone()).unwrap().connect().await.unwrap())
@@ -110,5 +110,36 @@ async fn c2_a_position_that_does_not_come_is_an_error_that_says_how_far_it_is() 
     assert!(code == 400 && body.contains("min_position is"), "{body}");
     let (code, body) = ask(r#", "min_position": {"source": "rides", "position": 42}"#).await;
     assert!(code == 503 && body.contains("position 42 has not been read after 10 s, it stands at 37"), "{body}");
+    running.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t15_a_fresh_lookup_waits_until_it_is_not_too_stale_or_fails() {
+    #[allow(clippy::disallowed_methods, reason = "staleness is measured by the machine's clock")]
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let running = start_in_wall_clock().await;
+    running.reader.advance(now() - 60_000, &[("a", 1)]);
+    let ask = |more: &str| {
+        let body = format!(r#"{{"feature_service": "by_name", "entities": {{"name": ["a"]}}{more}}}"#);
+        let http = running.http.clone();
+        async move {
+            let (head, body) = crate::http::post_to(&http, "/get-online-features", &[("Content-Type", "application/json")], body.as_bytes()).await;
+            (status(&head), body)
+        }
+    };
+    assert_eq!(ask("").await.0, 200, "who names no bound gets what there is");
+    assert_eq!(ask(r#", "max_staleness_ms": 120000"#).await.0, 200);
+    let (code, body) = ask(r#", "max_staleness_ms": 5, "mode": "request_time""#).await;
+    assert!(code == 400 && body.contains("goes with mode fresh"), "{body}");
+    let reader = running.reader.clone();
+    let (code, body) = waits(ask(r#", "max_staleness_ms": 20000"#), move || reader.advance(now(), &[("a", 2)])).await;
+    assert!(code == 200 && body.contains("[2]"), "{code} {body}");
+    running.reader.advance(now() - 60_000, &[("a", 3)]);
+    let ticket = r#"{"features": "by_name", "keys": {"name": ["a"]}, "max_staleness_ms": 20000}"#;
+    let error = match client(&running).await.do_get(Ticket::new(ticket)).await {
+        Err(status) => status,
+        Ok(_) => panic!("an answer that is too stale is none"),
+    };
+    assert!(error.code() == tonic::Code::Unavailable && error.message().contains("more than max_staleness_ms (20000)"), "{error}");
     running.server.shutdown().await;
 }

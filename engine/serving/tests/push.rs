@@ -62,6 +62,7 @@ impl Ingress for Room {
         let source = |name: &str, secret: Option<&[u8]>| PushSource {
             name: name.into(),
             schema: schema(),
+            position: 0,
             encode: Encode::Json,
             secret: secret.map(Into::into),
             queue_bytes: self.waiting(),
@@ -76,6 +77,7 @@ impl Ingress for Room {
             return Ok(Pushed { duplicate: true, ..*known });
         }
         let records = match &push.body {
+            PushBody::Changes(..) => return Err(Error::invalid("source rides: its rows are not changed by statements")),
             PushBody::Rows(rows) if rows.column_by_name("n").is_none() => return Err(Error::invalid("source rides: column n is missing")),
             PushBody::Rows(rows) => rows.num_rows() as u64,
             PushBody::Bytes(_, bytes) => bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use freshet_core::{Epoch, EventTime, KeyCodec, Result, Status, Value, evaluate_rows};
+use freshet_core::{Epoch, EventTime, FeatureSpec, KeyCodec, Result, RollingAggregate, Status, Value, evaluate_rows};
 
 use crate::bridge::features::{FeatureStore, StoreKind};
 use crate::state::RollingLayout;
@@ -22,6 +22,19 @@ pub struct FeatureRows {
     pub event_times: Vec<Option<EventTime>>,
     /// (row, feature) whose expression failed, with the message.
     pub errors: Vec<FailedFeature>,
+    /// Per feature, whether its window reaches back to before its sources are whole (T23). Empty: none.
+    pub incomplete: Vec<bool>,
+}
+
+/// T23: which features of a view that is whole from `since` on would at `q` need what was before.
+pub fn incomplete(spec: &FeatureSpec, q: Epoch, since: Epoch) -> Vec<bool> {
+    let FeatureSpec::Rolling(rolling) = spec else { return Vec::new() };
+    let begins_before = |aggregate: &RollingAggregate| match aggregate.window.lower {
+        None => true,
+        Some(edge) => i128::from(q.0) - i128::from(edge.offset_ms) < i128::from(since.0),
+    };
+    let read = |column: usize| column.checked_sub(rolling.entity.len()).and_then(|index| rolling.aggregates.get(index));
+    rolling.features.iter().map(|feature| feature.expr.columns().into_iter().filter_map(read).any(begins_before)).collect()
 }
 
 /// What one key holds at one (q, s).
@@ -86,7 +99,7 @@ impl Answers {
             StoreKind::Rolling { layout, aggregate_types } => self.rolling_columns(layout, aggregate_types, entity, q)?,
             StoreKind::Latest { codec } => (self.latest_columns(codec, &store.feature_types)?, Vec::new()),
         };
-        Ok(FeatureRows { columns, statuses: self.statuses, event_times: self.event_times, errors })
+        Ok(FeatureRows { columns, statuses: self.statuses, event_times: self.event_times, errors, incomplete: Vec::new() })
     }
 
     fn rolling_columns(

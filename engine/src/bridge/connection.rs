@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use freshet_core::{ClockKind, Connectors, Error, Kind, Poll, Result, Source, SourceBatch, SourceDef, State};
 
+use crate::bridge::computed::complete;
 use crate::bridge::retry::Backoff;
 use crate::metrics::Metrics;
 
@@ -14,6 +15,8 @@ const ASK_FIRST: Duration = Duration::from_millis(20);
 const ASK_AGAIN: Duration = Duration::from_millis(1_000);
 /// How often a source is asked how it fares.
 const REPORT: Duration = Duration::from_millis(100);
+/// A trouble that lasts longer is written to the log: connecting takes less.
+const TROUBLE: Duration = Duration::from_secs(2);
 
 /// One connector and its state.
 pub struct Connection {
@@ -28,8 +31,12 @@ pub struct Connection {
     reported: Option<Instant>,
     shown: Option<(State, Option<String>)>,
     lag_rows: Option<u64>,
+    /// The lag that others are told.
+    told: Option<u64>,
     /// Since when it has had nothing to give.
     quiet: Option<Instant>,
+    /// Since when it has had a trouble, and whether the log has it.
+    troubled: Option<(Instant, bool)>,
 }
 
 enum Link {
@@ -64,7 +71,9 @@ impl Connection {
             reported: None,
             shown: None,
             lag_rows: None,
+            told: None,
             quiet: None,
+            troubled: None,
         }
     }
 
@@ -83,7 +92,7 @@ impl Connection {
     }
 
     fn try_open(&mut self, def: &SourceDef, offsets: &[(u32, u64)], connectors: &dyn Connectors) -> Result<()> {
-        let mut source = connectors.open_source(def)?;
+        let mut source = connectors.open_source(&def.carried())?;
         if self.clock == ClockKind::Event && !source.is_bounded() {
             return Err(Error::invalid(format!("source {} never ends; clock = 'event' needs bounded sources (use clock = 'wall')", def.name)));
         }
@@ -117,7 +126,7 @@ impl Connection {
             }
             Ok(polled) => {
                 self.backoff.succeeded();
-                self.report(&polled);
+                self.report(def, &polled);
                 Ok(polled)
             }
         }
@@ -139,7 +148,7 @@ impl Connection {
             }
         }
         Ok(match source.poll(rows_max)? {
-            Poll::Batch(batch) => Polled::Rows(batch),
+            Poll::Batch(batch) => Polled::Rows(complete(def, batch)?),
             Poll::PartitionEnded(partition) => Polled::PartitionEnded(partition),
             Poll::Pending => Polled::Nothing,
             Poll::Ended => Polled::Ended,
@@ -166,10 +175,13 @@ impl Connection {
             tracing::warn!(source = %def.name, reason = %error, "a source is away; it is tried again until it is back");
         }
         tracing::debug!(source = %def.name, pause_ms = pause.as_millis() as u64, "a source is tried again later");
+        if self.told.take().is_some() {
+            self.metrics.source(self.index, |counts| counts.lag_rows = None);
+        }
         self.show(State::Retrying, Some(error.message.clone()));
     }
 
-    fn report(&mut self, polled: &Polled) {
+    fn report(&mut self, def: &SourceDef, polled: &Polled) {
         match polled {
             Polled::Rows(_) => {
                 self.quiet = None;
@@ -181,7 +193,7 @@ impl Connection {
             _ => {}
         }
         if matches!(polled, Polled::Ended) {
-            self.lag_rows = Some(0);
+            (self.lag_rows, self.told) = (Some(0), Some(0));
             self.metrics.source(self.index, |counts| counts.lag_rows = Some(0));
             return self.show(State::Ended, None);
         }
@@ -191,14 +203,38 @@ impl Connection {
         self.reported = Some(Instant::now());
         let Link::Open(source) = &self.source else { return };
         let report = source.report();
-        if self.lag_rows != report.lag_rows {
-            self.lag_rows = report.lag_rows;
-            self.metrics.source(self.index, |counts| counts.lag_rows = report.lag_rows);
+        self.lag_rows = report.lag_rows;
+        // What is away may hold more by now than it said last.
+        let told = report.lag_rows.filter(|_| report.trouble.is_none());
+        if self.told != told {
+            self.told = told;
+            self.metrics.source(self.index, |counts| counts.lag_rows = told);
         }
+        self.log(def, report.trouble.as_deref());
         match report.trouble {
             Some(trouble) => self.show(State::Retrying, Some(trouble)),
             None if matches!(self.shown, Some((State::Idle, _))) => {}
             None => self.show(State::Running, None),
+        }
+    }
+
+    /// Tells operators once of a trouble that lasts, and of its end.
+    fn log(&mut self, def: &SourceDef, trouble: Option<&str>) {
+        match (trouble, self.troubled) {
+            (None, None) | (Some(_), Some((_, true))) => {}
+            (Some(_), None) => self.troubled = Some((Instant::now(), false)),
+            (Some(reason), Some((since, false))) => {
+                if since.elapsed() >= TROUBLE {
+                    tracing::warn!(source = %def.name, reason, "a source cannot read; it goes on as soon as it can");
+                    self.troubled = Some((since, true));
+                }
+            }
+            (None, Some((_, told))) => {
+                if told {
+                    tracing::info!(source = %def.name, "a source reads again");
+                }
+                self.troubled = None;
+            }
         }
     }
 

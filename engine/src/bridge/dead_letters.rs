@@ -8,10 +8,12 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::util::display::array_value_to_string;
-use freshet_core::{Batch, Counts, DeadLetter, Diffs, Epoch, LetterForm, SourceBatch, Value};
+use freshet_core::{Batch, Counts, DeadLetter, Diffs, Epoch, LetterForm, SourceBatch, SourceDef, Value};
 use serde_json::{Map, Number};
 
 use crate::bridge::ViewLog;
+use crate::bridge::retention::Retention;
+use crate::metrics::Metrics;
 
 /// What a dead letter keeps of its record, as in the decoders.
 pub const RAW_BYTES_MAX: usize = 64 << 10;
@@ -173,29 +175,53 @@ pub struct DeadLetterBox {
     source: String,
     index: usize,
     log: Arc<ViewLog>,
+    retention: Retention,
+    metrics: Arc<Metrics>,
     returns: Receiver<Returning>,
 }
 
 impl DeadLetterBox {
     /// One request waits at most; a second one is refused.
-    pub fn open(source: &str, index: usize, log: Arc<ViewLog>) -> (DeadLetterBox, ReturnSlot) {
+    pub fn open(source: &SourceDef, index: usize, log: Arc<ViewLog>, metrics: Arc<Metrics>) -> (DeadLetterBox, ReturnSlot) {
         let (tx, returns) = sync_channel(1);
-        (DeadLetterBox { source: source.to_string(), index, log, returns }, ReturnSlot(tx))
+        let retention = Retention::new(source.letters);
+        (DeadLetterBox { source: source.name.clone(), index, log, retention, metrics, returns }, ReturnSlot(tx))
     }
 
-    pub fn keep(&self, letters: &[(Epoch, &DeadLetter)]) {
+    pub fn keep(&mut self, letters: &[(Epoch, &DeadLetter)]) {
         if let Some(batch) = table(&self.source, self.index, letters) {
-            self.log.append(batch, Epoch::ZERO);
+            let now = letters.iter().map(|(epoch, _)| *epoch).max().unwrap_or_default();
+            self.append(batch, now);
         }
     }
 
+    fn append(&mut self, batch: Batch, now: Epoch) {
+        self.retention.prepare(&self.log);
+        self.retention.noted(&batch);
+        self.log.append(batch, Epoch::ZERO);
+        self.retain(now);
+    }
+
+    /// Lets go of what is too much or too old by now.
+    fn retain(&mut self, now: Epoch) {
+        let Some(dropped) = self.retention.enforce(&self.log, now) else { return };
+        let (kept, bytes) = (self.log.rows(), self.retention.bytes());
+        self.metrics.source(self.index, |counts| {
+            (counts.letters_kept, counts.letters_bytes) = (kept, bytes);
+            counts.letters_dropped += dropped;
+        });
+    }
+
     /// What comes in with this ticket, if anybody still waits for it: its letters leave.
-    pub fn next(&self, ticket: Epoch) -> Option<Returning> {
+    pub fn next(&mut self, ticket: Epoch) -> Option<Returning> {
+        if self.retention.prepare(&self.log) || self.retention.is_due(ticket) {
+            self.retain(ticket);
+        }
         let returning = self.returns.try_iter().find(|returning| !returning.settled.swap(true, Ordering::SeqCst))?;
         let count = returning.leaving.num_rows();
         if count > 0 {
             let diffs = Diffs::Each(vec![-1; count].into());
-            self.log.append(Batch::new(returning.leaving.clone(), Counts::Const(ticket.0), diffs, Counts::Const(0)), Epoch::ZERO);
+            self.append(Batch::new(returning.leaving.clone(), Counts::Const(ticket.0), diffs, Counts::Const(0)), ticket);
         }
         Some(returning)
     }
@@ -235,6 +261,7 @@ fn cell_as_json(column: &ArrayRef, row: usize) -> serde_json::Value {
         },
         (_, Ok(Value::Text(text))) => Json::from(text),
         (_, Ok(Value::Bytes(bytes))) => Json::from(base64(&bytes)),
+        (_, Ok(nested @ (Value::Interval(_) | Value::List(_) | Value::Struct(_) | Value::Map(_)))) => Json::from(nested.to_string()),
     }
 }
 
@@ -271,6 +298,7 @@ mod tests {
     use std::time::Duration;
 
     use arrow::array::{BinaryArray, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
+    use freshet_core::{Encode, Format, LetterLimits};
 
     use super::*;
 
@@ -280,14 +308,20 @@ mod tests {
     }
 
     fn opened() -> (DeadLetterBox, ReturnSlot, Arc<ViewLog>) {
+        opened_with(LetterLimits::default())
+    }
+
+    fn opened_with(letters: LetterLimits) -> (DeadLetterBox, ReturnSlot, Arc<ViewLog>) {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let def = SourceDef { letters, ..SourceDef::new("s", schema, "memory", Format::Plain, Encode::Json) };
         let log = Arc::new(ViewLog::new("dead_letters(s)".into(), dead_letter_schema(), false).unwrap().joining());
-        let (letters, slot) = DeadLetterBox::open("s", 1, log.clone());
+        let (letters, slot) = DeadLetterBox::open(&def, 1, log.clone(), Arc::new(Metrics::new(&["r".into(), "s".into()])));
         (letters, slot, log)
     }
 
     #[test]
     fn c3_a_letter_keeps_every_byte_and_comes_back_as_it_was() {
-        let (letters, _, log) = opened();
+        let (mut letters, _, log) = opened();
         let cut = DeadLetter { bytes_whole: 1 << 20, key: Some(vec![0, 255]), context: "{}".into(), ..letter(8, &vec![b'x'; RAW_BYTES_MAX]) };
         let row = DeadLetter { form: LetterForm::Row, ..letter(9, b"{}") };
         let all = [letter(7, b"\xff\x00{"), cut, row];
@@ -300,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_comes_in_again_leaves_at_its_ticket_and_once() {
-        let (letters, slot, log) = opened();
+        let (mut letters, slot, log) = opened();
         for offset in 0..600 {
             letters.keep(&[(Epoch(offset), &letter(offset, b"x"))]);
         }
@@ -322,9 +356,68 @@ mod tests {
         );
     }
 
+    fn offsets(log: &ViewLog) -> Vec<u64> {
+        log.snapshot(Epoch::MAX).unwrap().iter().flat_map(|rows| places(rows).map(|(_, offset)| offset).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn the_oldest_letters_make_room_and_what_is_gone_is_counted() {
+        let (mut letters, _, log) = opened_with(LetterLimits { bytes_max: 10_000, age_ms: None });
+        for offset in 0..1_000 {
+            letters.keep(&[(Epoch(offset), &letter(offset, &[b'x'; 100]))]);
+            assert!(letters.retention.bytes() <= 10_000);
+        }
+        let left = offsets(&log);
+        assert!((20..50).contains(&left.len()) && left.is_sorted(), "{left:?}");
+        assert_eq!(left.last(), Some(&999));
+        let status = letters.metrics.sources().remove(1);
+        assert_eq!((status.letters_kept, status.letters_dropped), (left.len() as u64, 1_000 - left.len() as u64));
+        assert!((1..=10_000).contains(&status.letters_bytes));
+        // What is left is found at every epoch, also by who reads the past.
+        assert_eq!(log.snapshot(Epoch(995)).unwrap()[0].num_rows(), left.len() - 5);
+    }
+
+    #[test]
+    fn letters_that_are_too_old_go_when_time_passes_and_after_a_restart_too() {
+        let limits = LetterLimits { age_ms: Some(1_600), ..LetterLimits::default() };
+        let (mut letters, _, log) = opened_with(limits);
+        (0..10).for_each(|offset| letters.keep(&[(Epoch(1_000 + 100 * offset), &letter(offset, b"x"))]));
+        assert!(letters.next(Epoch(2_700)).is_none());
+        assert_eq!(offsets(&log).len(), 10, "a sixteenth of the age passes first");
+        assert!(letters.next(Epoch(2_701)).is_none());
+        assert_eq!(offsets(&log), (2..10).collect::<Vec<_>>());
+        let (mut again, _, other) = opened_with(limits);
+        other.restore(log.batches().0, Epoch::ZERO);
+        assert!(again.next(Epoch(3_450)).is_none());
+        assert_eq!(offsets(&other), [9]);
+        assert_eq!(again.metrics.sources()[1].letters_kept, 1);
+    }
+
+    #[test]
+    fn letters_that_have_come_in_again_take_no_room() {
+        let (mut letters, slot, log) = opened_with(LetterLimits { bytes_max: 100_000, age_ms: None });
+        for round in 0..100 {
+            letters.keep(&[(Epoch(round), &letter(round, &[b'x'; 1_000]))]);
+            let rows = log.snapshot(Epoch::MAX).unwrap().remove(0);
+            let slot = slot.clone();
+            let asking = std::thread::spawn(move || slot.put(Vec::new(), rows, Duration::from_secs(20)));
+            let returning = loop {
+                match letters.next(Epoch(round)) {
+                    Some(returning) => break returning,
+                    None => std::thread::yield_now(),
+                }
+            };
+            returning.done(Epoch(round));
+            asking.join().unwrap().unwrap();
+        }
+        assert_eq!(log.rows(), 0);
+        assert!(letters.retention.bytes() <= 100_000);
+        assert_eq!(letters.metrics.sources()[1].letters_dropped, 0, "they were not dropped, they came in");
+    }
+
     #[test]
     fn who_gives_up_has_let_nothing_in() {
-        let (letters, slot, _) = opened();
+        let (mut letters, slot, _) = opened();
         let none = RecordBatch::new_empty(dead_letter_schema());
         assert_eq!(slot.put(Vec::new(), none.clone(), Duration::ZERO), Err(NotReturned::Busy));
         assert!(letters.next(Epoch(1)).is_none());

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,13 @@ const SINK_STEPS_MAX: u64 = 64;
 const SINK_STEPS_MAX_WALL: u64 = 16_384;
 /// Bytes a sink may be behind before the sources pause: half a minute of 50,000 changes a second of 150 bytes.
 const SINK_BYTES_MAX: u64 = 256 << 20;
+/// Steps that may wait, and how long a write may take, before a checkpoint in wall clock is rather taken later.
+const BEHIND_STEPS: u64 = 16;
+const BEHIND: Duration = Duration::from_millis(100);
+/// How long a checkpoint waits for a sink: one that is away or slow holds up the checkpoint, not the sources.
+pub const SINK_WAIT: Duration = Duration::from_secs(2);
+/// A flush that takes so many times as long as any before it is not waited for in wall clock.
+const USUAL_TIMES: u32 = 4;
 /// How long a sink that is away is still tried once the pipeline was told to stop.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 /// Without checkpoints a sink in wall clock makes visible what it has written this often.
@@ -33,10 +40,34 @@ enum Message {
 #[derive(Default)]
 struct Depth {
     steps: AtomicU64,
+    rows: AtomicU64,
     bytes: AtomicU64,
-    /// Everything up to here has been pushed.
+    /// When the write or flush under way began, and how long it may take before waiting for it would be felt.
+    busy: Mutex<Option<(Instant, Duration)>>,
+    /// The longest flush that was waited for, in ms.
+    flush_ms: AtomicU64,
+    /// Everything up to here has been pushed, and has been written.
     closed: AtomicU64,
+    written: AtomicU64,
     away: AtomicBool,
+}
+
+impl Depth {
+    fn busy(&self) -> MutexGuard<'_, Option<(Instant, Duration)>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.busy().is_some_and(|(since, allowed)| since.elapsed() > allowed)
+    }
+
+    /// How long a flush may take; the first one shows how long they take.
+    fn usual_flush(&self) -> Duration {
+        match self.flush_ms.load(Ordering::Acquire) {
+            0 => SINK_WAIT,
+            longest => (Duration::from_millis(longest) * USUAL_TIMES + BEHIND).min(SINK_WAIT),
+        }
+    }
 }
 
 /// Where the workers put closed steps.
@@ -44,13 +75,20 @@ struct Depth {
 pub struct SinkQueue {
     tx: Sender<Message>,
     depth: Arc<Depth>,
+    /// The sink wants changes consolidated, in order and from one worker.
+    pub ordered: bool,
 }
 
 impl SinkQueue {
     pub fn push(&self, changes: Option<Batch>, upto: Epoch) {
         if let Some(changes) = changes {
             let bytes = changes.rows().get_array_memory_size() as u64;
-            self.depth.steps.fetch_add(1, Ordering::AcqRel);
+            if self.depth.steps.fetch_add(1, Ordering::AcqRel) == 0 {
+                // Nothing waited, so everything before this step has been written.
+                let before = Some(self.depth.closed.load(Ordering::Acquire)).filter(|closed| *closed > 0);
+                self.depth.written.fetch_max(before.unwrap_or(upto.0), Ordering::AcqRel);
+            }
+            self.depth.rows.fetch_add(changes.len() as u64, Ordering::AcqRel);
             self.depth.bytes.fetch_add(bytes, Ordering::AcqRel);
             // A stopped thread has left a failure behind; the step is not lost, it is not durable either.
             let _ = self.tx.send(Message::Step(changes, bytes));
@@ -92,6 +130,7 @@ pub struct SinkThread {
     pub name: String,
     tx: Sender<Message>,
     depth: Arc<Depth>,
+    ordered: bool,
     steps_max: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -102,20 +141,28 @@ impl SinkThread {
         let (tx, rx) = channel();
         let depth = Arc::new(Depth::default());
         let name = place.def.name.clone();
+        let ordered = place.sink.as_ref().map_or(true, |sink| sink.is_ordered());
         let mut writer = Writer { index, place, depth: depth.clone(), metrics, backoff: Backoff::new(index), patience: None };
         let flushes = (flushes_itself && clock == ClockKind::Wall).then_some(FLUSH);
         let thread = std::thread::spawn(move || writer.run(&rx, flushes));
         let steps_max = if clock == ClockKind::Wall { SINK_STEPS_MAX_WALL } else { SINK_STEPS_MAX };
-        SinkThread { name, tx, depth, steps_max, thread: Mutex::new(Some(thread)) }
+        SinkThread { name, tx, depth, ordered, steps_max, thread: Mutex::new(Some(thread)) }
     }
 
     pub fn queue(&self) -> SinkQueue {
-        SinkQueue { tx: self.tx.clone(), depth: self.depth.clone() }
+        SinkQueue { tx: self.tx.clone(), depth: self.depth.clone(), ordered: self.ordered }
     }
 
     /// Steps with changes that wait.
     pub fn depth(&self) -> u64 {
         self.depth.steps.load(Ordering::Acquire)
+    }
+
+    /// Changes that wait, and how far what has been written is behind what has been pushed, in ms.
+    pub fn lag(&self) -> (u64, u64) {
+        let (closed, written) = (self.depth.closed.load(Ordering::Acquire), self.depth.written.load(Ordering::Acquire));
+        let rows = self.depth.rows.load(Ordering::Acquire);
+        (rows, if rows == 0 { 0 } else { closed.saturating_sub(written) })
     }
 
     pub fn depth_max(&self) -> u64 {
@@ -127,21 +174,31 @@ impl SinkThread {
         self.depth() >= self.steps_max || self.depth.bytes.load(Ordering::Acquire) >= SINK_BYTES_MAX
     }
 
+    /// Waiting for it now would be felt: it has steps to catch up with, or a write that does not end.
+    pub fn is_behind(&self) -> bool {
+        self.depth() > BEHIND_STEPS || self.depth.is_stuck()
+    }
+
     /// It could not be opened or written to and is being tried again.
     pub fn is_away(&self) -> bool {
         self.depth.away.load(Ordering::Acquire)
     }
 
-    /// Writes and makes visible everything pushed so far; the position to restore to. None: not within `wait`.
-    pub fn flush(&self, wait: Duration) -> Result<Option<u64>> {
+    /// Writes and makes visible everything pushed so far; the position to restore to. None: not within `wait`, or not within what is usual for
+    /// one that is `patient` and comes back later.
+    pub fn flush(&self, wait: Duration, patient: bool) -> Result<Option<u64>> {
         let (tx, rx) = channel();
         let gone = || Error::unavailable(format!("sink {} has stopped", self.name));
         let closed = Epoch(self.depth.closed.load(Ordering::Acquire));
         self.tx.send(Message::Flush(closed, tx)).map_err(|_| gone())?;
-        match rx.recv_timeout(wait) {
-            Ok(flushed) => flushed.map(Some),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        let begun = Instant::now();
+        loop {
+            match rx.recv_timeout(if patient { BEHIND / 4 } else { wait }) {
+                Ok(flushed) => return flushed.map(Some),
+                Err(RecvTimeoutError::Timeout) if patient && begun.elapsed() < wait && !self.depth.is_stuck() => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            }
         }
     }
 
@@ -178,17 +235,28 @@ impl Writer {
             let done = match message {
                 Ok(Message::Step(changes, bytes)) => {
                     unflushed = true;
+                    *self.depth.busy() = Some((Instant::now(), BEHIND));
                     let written = self.with_sink(|sink| sink.write(&changes));
+                    *self.depth.busy() = None;
                     if written.is_ok() {
                         self.metrics.sink_rows(self.index, changes.len() as u64);
                     }
+                    let last = changes.len().checked_sub(1).map_or(0, |row| changes.epoch(row).0);
+                    self.depth.written.fetch_max(last, Ordering::AcqRel);
+                    self.depth.rows.fetch_sub(changes.len() as u64, Ordering::AcqRel);
                     self.depth.steps.fetch_sub(1, Ordering::AcqRel);
                     self.depth.bytes.fetch_sub(bytes, Ordering::AcqRel);
                     written
                 }
                 Ok(Message::Flush(closed, reply)) => {
                     unflushed = false;
+                    let begun = Instant::now();
+                    *self.depth.busy() = Some((begun, self.depth.usual_flush()));
                     let flushed = self.with_sink(|sink| sink.flush(closed));
+                    *self.depth.busy() = None;
+                    if begun.elapsed() < SINK_WAIT {
+                        self.depth.flush_ms.fetch_max(begun.elapsed().as_millis() as u64 + 1, Ordering::AcqRel);
+                    }
                     let _ = reply.send(flushed.clone());
                     flushed.map(drop)
                 }

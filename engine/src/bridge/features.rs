@@ -79,8 +79,8 @@ impl FeatureStore {
         let horizon_ms = spec.horizon_ms();
         let kind = match &spec {
             FeatureSpec::Rolling(rolling) => {
-                if rolling.aggregates.iter().any(|aggregate| aggregate.function == AggregateFunction::Auc) {
-                    return Err(Error::internal(format!("{name}: a rolling view has no labels, so it cannot hold auc")));
+                if let Some(other) = rolling.aggregates.iter().find(|aggregate| !aggregate.function.merges()) {
+                    return Err(Error::internal(format!("{name}: a rolling view cannot hold {}", other.function.sql())));
                 }
                 let layout = rolling_layout(rolling.clone(), input);
                 let aggregate_types =
@@ -480,7 +480,7 @@ fn rolling_layout(spec: freshet_core::RollingSpec, input: &SchemaRef) -> Rolling
             other => other,
         };
         // A tree rebuilds least and greatest from its rows, so its cells need no multiset.
-        let kind = CellKind { function: class, argument, distinct: false, retractable: false };
+        let kind = CellKind::new(class, argument, false, false);
         let columns = (aggregate.argument, aggregate.filter);
         let known = layout.cells.iter().zip(&layout.columns).position(|(cell, column)| *cell == kind && *column == columns);
         let cell = known.unwrap_or_else(|| {

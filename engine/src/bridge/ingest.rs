@@ -9,20 +9,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use freshet_core::{Batch, ClockKind, Epoch, Error, Result};
+use freshet_core::{Batch, ClockKind, Epoch, Error, Kind, Result, State};
 
 use crate::bridge::clock::Tickets;
+use crate::bridge::egress::SINK_WAIT;
 use crate::bridge::journal::note_step;
 use crate::bridge::pace::Pace;
 use crate::bridge::partition::Stamp;
+use crate::bridge::retry::Backoff;
 use crate::bridge::source_input::SourceInput;
 use crate::bridge::{Command, Decisions, Part, SinkThread, Stop, ViewLog};
 use crate::checkpoint::{Checkpointer, Cut};
 use crate::config::{EngineConfig, StepCut};
 use crate::metrics::Metrics;
 
-/// How long a checkpoint waits for a sink: one that is away or slow holds up the checkpoint, not the sources.
-const SINK_WAIT: Duration = Duration::from_secs(2);
+/// For so long in wall clock a checkpoint is not taken at all rather than waited for, while a sink is behind: waiting would be felt by readers.
+const SINK_PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Ingest {
     pub clock: ClockKind,
@@ -37,7 +39,11 @@ pub struct Ingest {
     /// The last epoch handed out.
     pub last: Option<Epoch>,
     pub pace: Pace,
+    /// When a checkpoint was last tried, and when one was last taken.
     pub checkpointed: Instant,
+    pub taken: Instant,
+    /// When to write a checkpoint again, where what holds them is away or full.
+    pub store: Backoff,
     /// Wall clock: what epochs are issued by.
     pub tickets: Option<Tickets>,
 }
@@ -58,6 +64,9 @@ pub type IngestEnd = Result<Stop>;
 impl Ingest {
     /// Runs until the sources end or the pipeline is stopped, then takes a last checkpoint and stops the workers.
     pub fn run(mut self) {
+        if self.checkpointer.is_some() && !self.config.frozen {
+            self.metrics.checkpoints_state(State::Running, None);
+        }
         let end = match self.clock {
             _ if self.config.frozen => self.stay(),
             ClockKind::Event => self.run_event(),
@@ -94,13 +103,14 @@ impl Ingest {
         }
         self.checkpoint(Duration::MAX)?;
         for sink in self.sinks.iter() {
-            sink.flush(Duration::MAX)?;
+            sink.flush(Duration::MAX, false)?;
         }
         self.tickets.iter_mut().try_for_each(Tickets::close)?;
         Ok(stop)
     }
 
     fn run_event(&mut self) -> IngestEnd {
+        self.sources.iter_mut().try_for_each(SourceInput::enter_script)?;
         loop {
             if !self.pace.wait_for_room() {
                 return Ok(Stop::Requested);
@@ -265,10 +275,10 @@ impl Ingest {
             worker.send(Command::Step { end, batches }).map_err(|_| Error::internal("a worker has stopped"))?;
         }
         self.last = Some(end);
-        self.metrics.epoch.store(end.0, Relaxed);
+        self.metrics.handed_out(end);
         self.metrics.events.fetch_add(events, Relaxed);
         self.pace.opened(end, events);
-        let due = self.checkpointed.elapsed() >= Duration::from_millis(self.config.checkpoint_interval_ms);
+        let due = self.checkpointed.elapsed() >= Duration::from_millis(self.config.checkpoint_interval_ms) && self.store.is_due();
         if self.checkpointer.is_none() {
             self.sources.iter_mut().try_for_each(SourceInput::accept)?;
         } else if self.config.checkpoint_every_step || due {
@@ -289,13 +299,15 @@ impl Ingest {
     fn checkpoint(&mut self, sink_wait: Duration) -> Result<()> {
         self.checkpointed = Instant::now();
         let (Some(checkpointer), Some(epoch)) = (&mut self.checkpointer, self.last) else { return Ok(()) };
-        if self.sinks.iter().any(|sink| sink.is_away()) && sink_wait != Duration::MAX || !self.pace.drain() {
+        let patient = sink_wait != Duration::MAX && self.clock == ClockKind::Wall && self.taken.elapsed() < SINK_PATIENCE;
+        let waits = |sink: &SinkThread| sink.is_away() || (patient && sink.is_behind());
+        if sink_wait != Duration::MAX && self.sinks.iter().any(waits) || !self.pace.drain() {
             return Ok(());
         }
         // Sinks first: what workers write counts as written from then on.
         let mut sinks = std::collections::BTreeMap::new();
         for sink in self.sinks.iter() {
-            let Some(position) = sink.flush(sink_wait)? else { return Ok(()) };
+            let Some(position) = sink.flush(sink_wait, patient)? else { return Ok(()) };
             sinks.insert(sink.name.clone(), position);
         }
         let (tx, rx) = channel();
@@ -315,8 +327,31 @@ impl Ingest {
             held: self.sources.iter().filter_map(|input| Some((input.def.name.clone(), input.held()?))).collect(),
             sinks,
         };
-        let bytes = checkpointer.write(cut, &self.logs)?;
-        self.metrics.checkpointed(epoch, bytes);
-        self.sources.iter_mut().try_for_each(SourceInput::accept)
+        self.metrics.checkpointing.store(true, Relaxed);
+        let written = checkpointer.write(cut, &self.logs);
+        self.metrics.checkpointing.store(false, Relaxed);
+        match written {
+            Ok(bytes) => {
+                self.metrics.checkpointed(epoch, bytes);
+                self.taken = Instant::now();
+                self.store.succeeded();
+                self.sources.iter_mut().try_for_each(SourceInput::accept)
+            }
+            // The next one holds what this one would have; only the last one has no next.
+            Err(error) if error.kind == Kind::Unavailable && sink_wait != Duration::MAX => {
+                self.store.failed();
+                self.show_store_away(&error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers go on while nothing can be written down.
+    pub(super) fn show_store_away(&self, error: &Error) {
+        if !matches!(self.metrics.checkpoints(), Some(shown) if shown.state == State::Retrying) {
+            tracing::warn!(reason = %error, "checkpoints cannot be written; it is tried again until they can");
+        }
+        self.metrics.checkpoints_state(State::Retrying, Some(error.message.clone()));
     }
 }

@@ -34,6 +34,8 @@ mod tests {
     struct Heard(Mutex<Vec<StepRecords>>);
 
     impl StepJournal for Heard {
+        fn resumed(&self, _events: u64) {}
+
         fn opening(&self, _end: Epoch, records: &[StepRecords], _open_steps: usize) {
             self.0.lock().unwrap().extend(records);
         }

@@ -29,6 +29,11 @@ struct Record {
 }
 
 impl Lateness {
+    /// L as it is for rows to come.
+    pub fn bound(&self) -> Option<EventTime> {
+        self.bound.map(EventTime)
+    }
+
     /// Takes the rows that are input out of all rows of complete epochs; the others follow. `is_running` says of a partition and an epoch
     /// whether it may still bring rows of that epoch or a later one.
     #[allow(clippy::type_complexity, reason = "batches with their partitions, then late rows: two lists")]
@@ -40,6 +45,9 @@ impl Lateness {
         is_running: impl Fn(u32, u64) -> bool,
         partitions: &[u32],
     ) -> Result<(Vec<(u32, Batch)>, Vec<Batch>)> {
+        if self.all_in_time(column, lateness_ms, &batches, &is_running, partitions)? {
+            return Ok((batches.into_iter().filter(|(_, batch)| !batch.is_empty()).collect(), Vec::new()));
+        }
         let mut records = Vec::new();
         for (index, (partition, batch)) in batches.iter().enumerate() {
             records_of(batch, column, *partition, index, &mut records)?;
@@ -72,6 +80,50 @@ impl Lateness {
         }
         input.retain(|(_, batch)| !batch.is_empty());
         Ok((input, too_late))
+    }
+
+    /// Whether no row can be too late, because none lies behind any bound there may be by the end of these rows; if so it stands where judging
+    /// each record would leave it. Streams are mostly in order, and a look at each record costs as much as a filter.
+    fn all_in_time(
+        &mut self,
+        column: usize,
+        lateness_ms: u64,
+        batches: &[(u32, Batch)],
+        is_running: impl Fn(u32, u64) -> bool,
+        partitions: &[u32],
+    ) -> Result<bool> {
+        let ends = batches.iter().filter_map(|(_, batch)| Some(batch.epoch(batch.len().checked_sub(1)?).0));
+        let Some(last) = ends.max() else { return Ok(true) };
+        let mut least = i64::MAX;
+        // Before the last epoch, and after it.
+        let (mut before, mut after) = (self.greatest.clone(), self.greatest.clone());
+        for (partition, batch) in batches {
+            let (mut early, mut late) = (before.get(partition).copied(), after.get(partition).copied());
+            for (row, time) in event_times(batch.column(column))?.into_iter().enumerate() {
+                let Some(EventTime(time)) = time else { continue };
+                least = least.min(time);
+                late = late.max(Some(time));
+                if batch.epoch(row).0 < last {
+                    early = early.max(Some(time));
+                }
+            }
+            before.extend(early.map(|time| (*partition, time)));
+            after.extend(late.map(|time| (*partition, time)));
+        }
+        let lateness = i64::try_from(lateness_ms).unwrap_or(i64::MAX);
+        let behind = |time: i64| EventTime(time).plus_ms(lateness.saturating_neg()).0;
+        if after.values().copied().max().map(behind).max(self.bound).is_some_and(|bound| least < bound) {
+            return Ok(false);
+        }
+        // The fewer partitions run, the higher the bound: that of the last epoch is the highest.
+        let mut running = partitions.iter().filter(|partition| is_running(**partition, last)).peekable();
+        if running.peek().is_none() {
+            return Ok(false);
+        }
+        let lowest = running.map(|partition| before.get(partition).copied()).min().flatten();
+        self.bound = self.bound.max(lowest.map(behind));
+        self.greatest = after;
+        Ok(true)
     }
 
     fn raise(&mut self, lateness_ms: u64, running: impl Iterator<Item = u32>) {
@@ -125,6 +177,23 @@ mod tests {
         let batch = rows(&[(100, 100, 1), (89, 100, 2), (120, 120, 3), (105, 120, 4), (121, 121, 5), (109, 121, 6)]);
         // 89 belongs to epoch 100, before which nothing was seen; 105 to epoch 120, whose bound is 100 − 10; 109 to 121, bound 110.
         assert_eq!(judged(&mut Lateness::default(), vec![(0, batch)], &[0], |_, _| true), (5, vec![121]));
+    }
+
+    /// What no row tells apart.
+    #[test]
+    fn t12_a_step_in_order_leaves_the_bound_where_each_record_would() {
+        let first = rows(&[(100, 100, 1), (101, 101, 2), (101, 101, 3), (103, 103, 4)]);
+        let other = rows(&[(99, 99, 1), (103, 103, 2)]);
+        for running in [|_: u32, _: u64| true, |partition: u32, _: u64| partition == 0, |partition: u32, epoch: u64| partition == 0 || epoch < 101] {
+            let mut at_once = Lateness::default();
+            assert_eq!(judged(&mut at_once, vec![(0, first.clone()), (1, other.clone())], &[0, 1], running), (6, vec![]));
+            let mut singly = Lateness::default();
+            for epoch in [99, 100, 101, 103] {
+                let part = |batch: &Batch| batch.split_at(freshet_core::Epoch(epoch + 1)).0.split_at(freshet_core::Epoch(epoch)).1;
+                judged(&mut singly, vec![(0, part(&first)), (1, part(&other))], &[0, 1], running);
+            }
+            assert_eq!(at_once, singly);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod answers;
 mod clock;
+mod computed;
 mod connection;
 mod dead_letters;
 mod decisions;
@@ -20,6 +21,7 @@ mod questions;
 mod reader;
 mod replay;
 mod replayer;
+mod retention;
 mod retry;
 mod routes;
 mod source_input;
@@ -27,8 +29,10 @@ mod start;
 mod subscription;
 mod views;
 mod wall;
+mod watermark;
+mod watermarks;
 
-pub use answers::FeatureRows;
+pub use answers::{FeatureRows, incomplete};
 pub use clock::{Tickets, machine_now};
 pub use dead_letters::{DeadLetterBox, dead_letter_schema, letter_of_row, with_columns_of_today};
 pub use decisions::Decisions;
@@ -44,7 +48,8 @@ pub use questions::{QuestionCount, QuestionTimes, Questions};
 pub use reader::{EngineReader, sources_of_views};
 pub use replayer::{Buried, Replayer};
 pub use routes::{Routes, Version};
-pub use source_input::{Around, SourceInput, SourceState};
+pub use source_input::{Around, SourceInput, SourceState, Times};
 pub use start::{Command, Commands, Part, Running, Stop, start_workers, text_of};
 pub use subscription::{Feed, Follower};
 pub use views::ViewLog;
+pub use watermarks::Watermarks;

@@ -41,6 +41,8 @@ pub enum Stamp {
     /// The rows' own arrivals, in wall clock before the source has caught up (T0b): what lies ahead of the clock waits or is set aside as
     /// with a ticket.
     History { now: Epoch },
+    /// Rows of the script itself: epoch 0, whatever their times (T13).
+    Script,
     /// One ticket for all (T0c); a row whose time has not come waits for it (T13).
     Ticket(Epoch),
 }
@@ -81,9 +83,22 @@ impl PartitionClock {
 
     /// Errors: Data when the partition's clock cannot be right.
     pub fn assign(&mut self, source_index: usize, source: &SourceDef, batch: SourceBatch, stamp: Stamp) -> Result<Assigned> {
+        if stamp == Stamp::Script {
+            return self.assign_untimed(source_index, source, batch, Epoch::ZERO);
+        }
+        if let (None, None, Stamp::Ticket(ticket)) = (source.event_time, source.arrival, stamp) {
+            return self.assign_untimed(source_index, source, batch, ticket);
+        }
         let column = |index: Option<usize>| index.map(|index| event_times(batch.rows.column(index))).transpose();
         let events = column(source.event_time)?;
         let arrivals = column(source.arrival)?;
+        if let (Some(events), None) = (&events, &arrivals)
+            && let Some(epochs) = self.epochs_of_sound(source, &batch, events, stamp)
+        {
+            let positions = positions(source_index, &batch);
+            let rows = Batch::new(renamed(batch.rows, &source.schema)?, epochs, Diffs::One, positions);
+            return Ok(Assigned { rows, held: BTreeMap::new(), dead_letters: Vec::new() });
+        }
         let mut dead_letters: Vec<(Epoch, DeadLetter)> = Vec::new();
         let begun = self.epoch;
         let (mut epochs, mut kept) = (Vec::with_capacity(batch.offsets.len()), Vec::with_capacity(batch.offsets.len()));
@@ -136,24 +151,82 @@ impl PartitionClock {
             let epoch = if let Stamp::Ticket(ticket) = stamp { stood.max(ticket.0) } else { stood };
             (Epoch(epoch), letter.clone())
         }));
-        let base = (source_index as u64) << 56 | u64::from(batch.partition & 0xffff) << 40;
-        let positions = batch.offsets.iter().map(|offset| base | (offset + 1)).collect();
+        let positions = positions(source_index, &batch);
         let epochs = match stamp {
             Stamp::Ticket(ticket) => Counts::Const(ticket.0),
             _ if source.event_time.is_none() && source.arrival.is_none() => Counts::Const(0),
             _ => Counts::Each(epochs.into()),
         };
         let diffs = batch.diffs.map_or(Diffs::One, |diffs| Diffs::Each(diffs.into()));
-        let whole = Batch::new(renamed(batch.rows, &source.schema)?, epochs, diffs, Counts::Each(positions));
+        let whole = Batch::new(renamed(batch.rows, &source.schema)?, epochs, diffs, positions);
         let held = waiting.into_iter().map(|(due, rows)| (due, whole.take(&rows))).collect();
         Ok(Assigned { rows: whole.filter(&BooleanArray::from(kept)), held, dead_letters })
+    }
+
+    /// The epochs of a batch of insertions with nothing wrong, of which none has to wait: the same that a look at each record gives, at a tenth
+    /// of its cost. None, and nothing has changed: look at each record.
+    fn epochs_of_sound(&mut self, source: &SourceDef, batch: &SourceBatch, events: &[Option<EventTime>], stamp: Stamp) -> Option<Counts> {
+        let single = batch.offsets.windows(2).all(|pair| pair[0] < pair[1]);
+        if batch.diffs.is_some() || !batch.dead_letters.is_empty() || events.is_empty() || !single {
+            return None;
+        }
+        let mut greatest = 0;
+        let counts = match stamp {
+            Stamp::Script | Stamp::History { .. } => return None,
+            Stamp::Ticket(ticket) => {
+                for event in events {
+                    greatest = (*event)?.0.max(greatest);
+                    valid(*event).ok()?;
+                }
+                if EventTime(greatest).epoch_ceil() > ticket {
+                    return None;
+                }
+                self.epoch = self.epoch.max(ticket.0);
+                Counts::Const(ticket.0)
+            }
+            Stamp::Event => {
+                let jump = source.limits.max_jump_ms.min(i64::MAX as u64) as i64;
+                let (mut reached, mut epoch) = (self.reached, self.epoch);
+                let mut epochs = Vec::with_capacity(events.len());
+                for event in events {
+                    valid(*event).ok()?;
+                    let event = (*event)?;
+                    if reached.is_none_or(|reached| event.0 > reached) {
+                        if reached.is_some_and(|reached| event > EventTime(reached).plus_ms(jump)) {
+                            return None;
+                        }
+                        reached = Some(event.0);
+                        epoch = epoch.max(event.epoch_ceil().0);
+                    }
+                    greatest = greatest.max(event.0);
+                    epochs.push(epoch);
+                }
+                (self.reached, self.epoch, self.far_rows) = (reached, epoch, 0);
+                Counts::Each(epochs.into())
+            }
+        };
+        self.greatest_event = self.greatest_event.max(Some(greatest));
+        Some(counts)
+    }
+
+    /// Without times of their own all rows enter with the ticket, and none needs a look.
+    fn assign_untimed(&mut self, source_index: usize, source: &SourceDef, batch: SourceBatch, ticket: Epoch) -> Result<Assigned> {
+        if !batch.offsets.is_empty() {
+            self.epoch = self.epoch.max(ticket.0);
+        }
+        let positions = positions(source_index, &batch);
+        let stood = Epoch(self.epoch.max(ticket.0));
+        let dead_letters = batch.dead_letters.into_iter().map(|letter| (stood, letter)).collect();
+        let diffs = batch.diffs.map_or(Diffs::One, |diffs| Diffs::Each(diffs.into()));
+        let rows = Batch::new(renamed(batch.rows, &source.schema)?, Counts::Const(ticket.0), diffs, positions);
+        Ok(Assigned { rows, held: BTreeMap::new(), dead_letters })
     }
 
     /// The epoch of what has no usable time.
     fn now(&self, stamp: Stamp) -> Epoch {
         match stamp {
             Stamp::Ticket(ticket) => Epoch(self.epoch.max(ticket.0)),
-            Stamp::Event | Stamp::History { .. } => Epoch(self.epoch),
+            Stamp::Event | Stamp::Script | Stamp::History { .. } => Epoch(self.epoch),
         }
     }
 
@@ -186,7 +259,7 @@ impl PartitionClock {
         }
         let epoch = match stamp {
             Stamp::Ticket(ticket) => ticket,
-            Stamp::Event | Stamp::History { .. } => match greatest(arrivals).or(event) {
+            Stamp::Event | Stamp::Script | Stamp::History { .. } => match greatest(arrivals).or(event) {
                 // A source without times, which stands at 0, or a tombstone.
                 None => Epoch(self.epoch),
                 Some(time) => {
@@ -206,6 +279,12 @@ impl PartitionClock {
         self.greatest_event = self.greatest_event.max(event.map(|event| event.0));
         Ok(Fate::Enters(epoch))
     }
+}
+
+/// Where each row comes from: source, partition, and offset + 1.
+fn positions(source_index: usize, batch: &SourceBatch) -> Counts {
+    let base = (source_index as u64) << 56 | u64::from(batch.partition & 0xffff) << 40;
+    Counts::Each(batch.offsets.iter().map(|offset| base | (offset + 1)).collect())
 }
 
 /// Of the rows of one record.
@@ -232,7 +311,7 @@ fn valid(time: Option<EventTime>) -> Result<(), &'static str> {
 }
 
 /// A span as people say it: in the greatest unit that divides it.
-fn span(ms: u64) -> String {
+pub fn span(ms: u64) -> String {
     let units = [(86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second")];
     let unit = units.into_iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit));
     unit.map_or(format!("{ms} ms"), |(unit, name)| format!("{} {name}{}", ms / unit, if ms == unit { "" } else { "s" }))
@@ -271,6 +350,22 @@ mod tests {
         let assigned = PartitionClock::default().assign(1, &source(None), batch(&[Some(5), Some(3), Some(9), Some(9)]), Stamp::Event).unwrap();
         assert_eq!((0..4).map(|row| assigned.rows.epoch(row).0).collect::<Vec<_>>(), [5, 5, 9, 9]);
         assert_eq!(assigned.rows.position(3), 1 << 56 | 4);
+    }
+
+    /// A NULL at the end sends the whole batch the slow way.
+    #[test]
+    fn t0_a_sound_batch_is_stamped_as_its_records_would_be() {
+        let times = [5, 3, 9, 9, 9_000, 8_999, 20_000].map(Some);
+        let with_null: Vec<Option<i64>> = times.into_iter().chain([None]).collect();
+        for stamp in [Stamp::Event, Stamp::Ticket(Epoch(20_000)), Stamp::Ticket(Epoch(10_000))] {
+            let (mut at_once, mut singly) = (PartitionClock::default(), PartitionClock::default());
+            let fast = at_once.assign(1, &source(None), batch(&times), stamp).unwrap();
+            let slow = singly.assign(1, &source(None), batch(&with_null), stamp).unwrap();
+            assert_eq!((fast.rows.epochs(), fast.rows.positions()), (slow.rows.epochs(), slow.rows.positions()));
+            assert_eq!(fast.held.keys().collect::<Vec<_>>(), slow.held.keys().collect::<Vec<_>>());
+            assert_eq!((fast.dead_letters.len(), slow.dead_letters.len()), (0, 1));
+            assert_eq!(at_once, singly);
+        }
     }
 
     #[test]

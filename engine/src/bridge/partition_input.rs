@@ -31,6 +31,8 @@ pub struct PartitionInput {
     pub due: Epoch,
     pub noted: u64,
     pub accepted: u64,
+    /// It is known whether all of it is read (T23).
+    pub settled: bool,
 }
 
 /// Rows with epochs, where their partition stood before them, and the greatest event time with them.
@@ -64,6 +66,7 @@ impl PartitionInput {
             due: Epoch::ZERO,
             noted: 0,
             accepted: 0,
+            settled: false,
         }
     }
 

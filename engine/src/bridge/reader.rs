@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use freshet_core::{
     CatalogService, CatalogView, ClockKind, Epoch, Error, EventTime, FeatureAnswer, FeatureRequest, JobStatus, ModelStatus, NodeId, ObjectState, Op,
     OperatorStatus, PipelineStatus, Plan, ReadMode, ReadPoint, Reader, Result, ServiceColumn, ServiceDef, SinkStatus, Snapshot, State, Status,
@@ -15,7 +15,9 @@ use freshet_core::{
 };
 
 use crate::bridge::pace::OPEN_STEPS_MAX;
-use crate::bridge::{FeatureRows, FeatureStore, Feed, Follower, Positions, Progress, ReadError, Routes, SinkThread, ViewLog, machine_now};
+use crate::bridge::{
+    FeatureRows, FeatureStore, Feed, Follower, Positions, Progress, ReadError, Routes, SinkThread, ViewLog, incomplete, machine_now,
+};
 use crate::metrics::Metrics;
 use crate::render::error_view;
 
@@ -114,6 +116,11 @@ impl EngineReader {
         sources.filter_map(|source| self.metrics.watermark_at(source, frontier)).min()
     }
 
+    fn sources_of(&self, view: &str) -> &[usize] {
+        let index = self.plan.views.iter().position(|def| def.name == view);
+        index.map_or(&[], |index| &self.view_sources[index])
+    }
+
     fn snapshot_at(&self, views: &[&str], point: ReadPoint) -> Result<Vec<Vec<RecordBatch>>, ReadError> {
         let mut found = Vec::new();
         for name in views {
@@ -144,7 +151,10 @@ impl EngineReader {
             let store = &self.stores[&view.node];
             let entity = part.entity.iter().map(|field| column_named(&request.rows, field)).collect::<Result<Vec<_>>>().map_err(ReadError::Failed)?;
             let keys = store.encode_keys(&entity).map_err(ReadError::Failed)?;
-            let rows = store.read(&entity, &keys, false, |_| point)?;
+            let mut rows = store.read(&entity, &keys, false, |_| point)?;
+            if let Some(since) = self.metrics.complete_since(self.sources_of(&part.view)) {
+                rows.incomplete = incomplete(store.spec(), point.q, since);
+            }
             parts.push((entity, rows));
         }
         compose(service, request, &parts, point).map_err(ReadError::Failed)
@@ -237,6 +247,10 @@ fn feature_column(found: &FeatureRows, feature: usize) -> (ArrayRef, Vec<Status>
         .enumerate()
         .map(|(row, status)| if *status == Status::Present && column.is_null(row) { Status::NullValue } else { *status })
         .collect();
+    if found.incomplete.get(feature) == Some(&true) {
+        // The value stays; whose key is unknown or too old says so, which is worse.
+        statuses.iter_mut().filter(|status| matches!(status, Status::Present | Status::NullValue)).for_each(|status| *status = Status::Incomplete);
+    }
     for (row, failed, _) in &found.errors {
         if *failed == feature {
             statuses[*row] = Status::Error;
@@ -282,6 +296,10 @@ impl Reader for EngineReader {
             Arc::new(Schema::new(fields))
         };
         self.plan.services.iter().map(|service| CatalogService { def: service.clone(), input: input(service) }).collect()
+    }
+
+    fn sources(&self) -> Vec<(String, SchemaRef)> {
+        self.plan.sources.iter().map(|source| (source.name.clone(), source.schema.clone())).collect()
     }
 
     fn frontier(&self, views: &[&str]) -> Result<Epoch> {
@@ -381,6 +399,9 @@ impl Reader for EngineReader {
 
     fn status(&self) -> PipelineStatus {
         let epoch = Epoch(self.metrics.epoch.load(Relaxed));
+        let finished = self.metrics.finished.load(Relaxed);
+        // In wall clock time goes on, whether it is handed out or not.
+        let now = if self.plan.clock == ClockKind::Wall && !finished { epoch.max(machine_now()) } else { epoch };
         let view = |index: usize, view: &freshet_core::ViewDef| {
             let frontier = self.progress.frontier(index);
             let closed = (frontier > Epoch::ZERO).then(|| Epoch(frontier.0 - 1));
@@ -389,22 +410,25 @@ impl Reader for EngineReader {
                 name: view.name.clone(),
                 state: self.state_of(closed.is_some(), self.progress.moved(index)),
                 closed,
-                lag_ms: closed.map_or(0, |closed| epoch.0.saturating_sub(closed.0)),
+                lag_ms: closed.map_or(0, |closed| now.0.saturating_sub(closed.0)),
                 rows: self.stores.get(&view.node).map_or_else(|| count(&view.name), |store| store.keys()),
                 errors: count(&error_view(&view.name)),
             }
         };
         let sink = |index: usize, sink: &SinkThread| {
             let (rows, state) = self.metrics.of_sink(index);
-            SinkStatus { name: sink.name.clone(), state, rows, queue_depth: sink.depth(), queue_limit: sink.depth_max() }
+            let (lag_rows, lag_ms) = sink.lag();
+            SinkStatus { name: sink.name.clone(), state, rows, lag_rows, lag_ms, queue_depth: sink.depth(), queue_limit: sink.depth_max() }
         };
         let checkpoint = self.metrics.checkpoint();
         PipelineStatus {
             clock: if self.plan.clock == ClockKind::Event { "event" } else { "wall" },
             workers: self.workers,
-            finished: self.metrics.finished.load(Relaxed),
+            finished,
             failure: self.metrics.failure().map(|error| error.to_string()),
             epoch,
+            clock_jumps: self.metrics.clock_jumps.load(Relaxed),
+            clock_offset_ms: self.metrics.clock_offset_ms.load(Relaxed),
             events: self.metrics.events.load(Relaxed),
             resumed: self.resumed,
             sources: self.metrics.sources(),
@@ -418,6 +442,8 @@ impl Reader for EngineReader {
             checkpoint_epoch: checkpoint.map(|(epoch, _, _)| epoch),
             checkpoint_age_ms: checkpoint.map(|(_, age, _)| age.max(Duration::ZERO).as_millis() as u64),
             checkpoint_bytes: checkpoint.map_or(0, |(_, _, bytes)| bytes),
+            checkpoints: self.metrics.checkpoints(),
+            checkpointing: self.metrics.checkpointing.load(Relaxed),
         }
     }
 }

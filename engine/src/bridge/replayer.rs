@@ -10,10 +10,13 @@ use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use freshet_core::{
     ClockKind, Connectors, DeadLetter, Epoch, Error, LetterForm, Refused, Replay, ReplayRequest, Replayed, Result, SourceBatch, SourceDef,
+    event_times,
 };
 
-use crate::bridge::ViewLog;
+use crate::bridge::computed::complete;
 use crate::bridge::dead_letters::{NotReturned, ReturnSlot, dead_letter_schema, letter_of, places, reason_of};
+use crate::bridge::partition::span;
+use crate::bridge::{ViewLog, machine_now};
 use crate::metrics::Metrics;
 
 /// Records of one request, so that it ends: more are refused by name.
@@ -61,7 +64,7 @@ impl Replay for Replayer {
                 return Err(Error::unavailable("another replay of dead letters is under way; try again when it has ended"));
             }
         };
-        let source = self.source(&request.source)?;
+        let (index, source) = self.source(&request.source)?;
         let connectors = self.check(&source.def)?;
         let table = source.log.snapshot(Epoch::MAX).map_err(|_| Error::internal("the table of dead letters has no rows at the end of time"))?;
         let chosen = choose(request, &table)?;
@@ -73,7 +76,10 @@ impl Replay for Replayer {
             }
             let leaving = rows_of(&table, &ready.leaving)?;
             match source.slot.put(ready.batches, leaving, TICKET_WAIT) {
-                Ok(epoch) => replayed.epoch = Some(epoch),
+                Ok(epoch) => {
+                    replayed.epoch = Some(epoch);
+                    self.metrics.source(index, |counts| counts.letters_replayed += ready.count);
+                }
                 Err(reason) => return Err(self.not_returned(&request.source, &reason, replayed.replayed - ready.count)),
             }
         }
@@ -86,8 +92,8 @@ impl Replayer {
         Replayer { clock, frozen, sources, connectors, metrics, turn: Mutex::new(()) }
     }
 
-    fn source(&self, name: &str) -> Result<&Buried> {
-        self.sources.iter().find(|source| source.def.name == name).ok_or_else(|| {
+    fn source(&self, name: &str) -> Result<(usize, &Buried)> {
+        self.sources.iter().enumerate().find(|(_, source)| source.def.name == name).ok_or_else(|| {
             let known: Vec<&str> = self.sources.iter().map(|source| source.def.name.as_str()).collect();
             Error::invalid(format!("there is no source {name}; known: {}", known.join(", ")))
         })
@@ -204,7 +210,16 @@ fn prepare(part: &[Chosen], def: &SourceDef, connectors: &dyn Connectors, replay
             letters.push(letter.clone());
         }
     }
-    let mut batches = connectors.decode_again(def, &letters)?;
+    let mut batches = read_again(connectors, def, &letters)?;
+    let ahead = ahead_of_the_clock(&batches, def)?;
+    if !ahead.is_empty() {
+        // T13 would set them aside at once.
+        letters.retain(|letter| !ahead.contains(&(letter.partition, letter.offset)));
+        let reason = format!("event time is more than max_skew ({}) ahead of the clock", span(def.limits.max_skew_ms));
+        let field = def.event_time.map_or("", |column| def.schema.field(column).name());
+        part.iter().filter(|one| ahead.contains(&(one.letter.partition, one.letter.offset))).for_each(|one| refuse(&one.letter, field, &reason));
+        batches = read_again(connectors, def, &letters)?;
+    }
     let tried: BTreeSet<(u32, u64)> = letters.iter().map(|letter| (letter.partition, letter.offset)).collect();
     let mut still: BTreeMap<(u32, u64), DeadLetter> = BTreeMap::new();
     for batch in &mut batches {
@@ -235,9 +250,26 @@ fn prepare(part: &[Chosen], def: &SourceDef, connectors: &dyn Connectors, replay
     Ok((!leaving.is_empty()).then_some(Ready { batches, leaving, count }))
 }
 
+/// The places of rows that may not enter yet.
+fn ahead_of_the_clock(batches: &[SourceBatch], def: &SourceDef) -> Result<BTreeSet<(u32, u64)>> {
+    let Some(column) = def.event_time else { return Ok(BTreeSet::new()) };
+    let latest = machine_now().0.saturating_add(def.limits.max_skew_ms);
+    let mut found = BTreeSet::new();
+    for batch in batches {
+        let times = event_times(batch.rows.column(column))?;
+        let ahead = times.iter().zip(&batch.offsets).filter(|(time, _)| time.is_some_and(|time| time.epoch_ceil().0 > latest));
+        found.extend(ahead.map(|(_, offset)| (batch.partition, *offset)));
+    }
+    Ok(found)
+}
+
 fn rows_of(table: &[RecordBatch], rows: &[(usize, usize)]) -> Result<RecordBatch> {
     if rows.is_empty() {
         return Ok(RecordBatch::new_empty(dead_letter_schema()));
     }
     Ok(interleave_record_batch(&table.iter().collect::<Vec<_>>(), rows)?)
+}
+/// As the source itself would read them today, computed columns included.
+fn read_again(connectors: &dyn Connectors, def: &SourceDef, letters: &[DeadLetter]) -> Result<Vec<SourceBatch>> {
+    connectors.decode_again(&def.carried(), letters)?.into_iter().map(|batch| complete(def, batch)).collect()
 }

@@ -36,6 +36,11 @@ impl Backoff {
     pub fn succeeded(&mut self) {
         (self.failures, self.until) = (0, None);
     }
+
+    /// The last try has failed.
+    pub fn is_away(&self) -> bool {
+        self.failures > 0
+    }
 }
 
 /// Doubles from 100 ms to 10 s, less up to an eighth that differs from one to the next.

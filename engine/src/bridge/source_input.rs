@@ -7,14 +7,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use freshet_core::{BadData, Batch, ClockKind, Connectors, DeadLetter, Epoch, Error, EventTime, Kind, Result, SourceBatch, SourceDef, event_times};
+use freshet_core::{
+    BadData, Batch, Bound, ClockKind, Connectors, DeadLetter, Epoch, Error, EventTime, Kind, Result, SCRIPT_PARTITION, SourceBatch, SourceDef,
+    event_times,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::bridge::computed::complete;
 use crate::bridge::connection::{Connection, Polled};
 use crate::bridge::lateness::Lateness;
 use crate::bridge::partition::{PartitionClock, Stamp};
 use crate::bridge::partition_input::{PartitionInput, at_epoch, bytes_of};
-use crate::bridge::{DeadLetterBox, Positions, SourceOffset, ViewLog};
+use crate::bridge::watermark::{PartitionState, Watermark};
+use crate::bridge::{DeadLetterBox, Positions, Progress, SourceOffset, ViewLog, Watermarks};
 use crate::metrics::Metrics;
 
 /// Rows of one source that wait for their time (T13). A source with more is not read until some of them have entered.
@@ -32,6 +37,9 @@ pub struct SourceState {
     pub partitions: Vec<SourceOffset>,
     pub lateness: Lateness,
     pub watermark: Option<Epoch>,
+    /// T23; None: whole from its beginning.
+    pub complete_since: Option<Epoch>,
+    pub closing: Watermark,
 }
 
 /// A source of one partition was once kept as its offset alone.
@@ -40,6 +48,8 @@ struct AnyState {
     partitions: Option<Vec<SourceOffset>>,
     lateness: Option<Lateness>,
     watermark: Option<Epoch>,
+    complete_since: Option<Epoch>,
+    closing: Option<Watermark>,
     partition: Option<u32>,
     offset: Option<u64>,
     clock: Option<PartitionClock>,
@@ -49,7 +59,13 @@ impl From<AnyState> for SourceState {
     fn from(any: AnyState) -> SourceState {
         let one = || Some(vec![SourceOffset { partition: any.partition?, offset: any.offset?, clock: any.clock.clone()? }]);
         let partitions = any.partitions.clone().or_else(one).unwrap_or_default();
-        SourceState { partitions, lateness: any.lateness.unwrap_or_default(), watermark: any.watermark }
+        SourceState {
+            partitions,
+            lateness: any.lateness.unwrap_or_default(),
+            watermark: any.watermark,
+            complete_since: any.complete_since,
+            closing: any.closing.unwrap_or_default(),
+        }
     }
 }
 
@@ -69,6 +85,17 @@ pub struct Around {
     pub from: Option<Epoch>,
     /// Rows of this epoch and later are no input.
     pub until: Option<Epoch>,
+    pub times: Times,
+}
+
+/// Who is told how far the time of sources has come.
+#[derive(Clone)]
+pub struct Times {
+    pub watermarks: Arc<Watermarks>,
+    /// Nobody asks below what is settled.
+    pub progress: Arc<Progress>,
+    /// Windows close by them.
+    pub closes: bool,
 }
 
 /// One source and what was read of it but not yet handed out.
@@ -88,6 +115,9 @@ pub struct SourceInput {
     restored: Option<Epoch>,
     lateness: Lateness,
     watermark: Option<Epoch>,
+    /// Of windows that close; followed where one does.
+    closing: Watermark,
+    complete_since: Option<Epoch>,
     /// Gathered for the next ticket.
     gathered: Vec<SourceBatch>,
     gathered_rows: usize,
@@ -113,6 +143,8 @@ impl SourceInput {
             restored: None,
             lateness: Lateness::default(),
             watermark: None,
+            closing: Watermark::default(),
+            complete_since: None,
             gathered: Vec::new(),
             gathered_rows: 0,
             gathered_bytes: 0,
@@ -124,10 +156,20 @@ impl SourceInput {
     /// Goes on where a checkpoint of `epoch` stood, with the rows that waited for their time there. Before `open`.
     pub fn restore(&mut self, state: &SourceState, held: Option<&Batch>, epoch: Epoch) {
         for offset in &state.partitions {
-            self.partitions.insert(offset.partition, PartitionInput::new(offset.clock.clone(), offset.offset));
+            let mut input = PartitionInput::new(offset.clock.clone(), offset.offset);
+            // A partition that has had no row yet has no first epoch in event clock.
+            input.settled = self.around.clock == ClockKind::Wall || input.clock.epoch() > 0;
+            self.partitions.insert(offset.partition, input);
         }
         self.lateness = state.lateness.clone();
+        self.closing = state.closing.clone();
+        let reached = [(Bound::Watermark, self.closing.reached()), (Bound::Floor, self.lateness.bound())];
+        for (bound, reached) in reached {
+            reached.into_iter().for_each(|time| self.raise(bound, epoch, time));
+        }
         self.watermark = state.watermark;
+        self.complete_since = state.complete_since;
+        self.around.metrics.source(self.index, |counts| counts.complete_since = state.complete_since);
         // In wall clock reading goes on at the very row after the last that was handed out.
         self.restored = Some(epoch).filter(|_| self.around.clock == ClockKind::Event);
         for row in 0..held.map_or(0, Batch::len) {
@@ -145,12 +187,38 @@ impl SourceInput {
 
     /// Opens the connector, or leaves that for later if what it reads from is away. Errors: Invalid, Unavailable.
     pub fn open(&mut self, connectors: &dyn Connectors) -> Result<()> {
-        let offsets = self.offsets();
+        if self.def.is_table() && !self.def.is_live_table() {
+            // All it will ever have stands in the script.
+            (self.known, self.ended) = (true, true);
+            self.connection.show_ended();
+            self.around.metrics.source(self.index, |counts| counts.ended = true);
+            return Ok(());
+        }
+        let offsets = offsets_of(&self.def, &self.partitions);
         self.connection.open(&self.def, &offsets, connectors)
     }
 
-    fn offsets(&self) -> Vec<(u32, u64)> {
-        self.partitions.iter().map(|(partition, input)| (*partition, input.next_offset)).collect()
+    /// Takes in what the script itself inserts, where a checkpoint does not hold it: before anything else comes.
+    pub fn enter_script(&mut self) -> Result<()> {
+        if self.def.rows.is_empty() {
+            return Ok(());
+        }
+        let from = self.partitions.get(&SCRIPT_PARTITION).map_or(0, |input| input.next_offset);
+        let stamp = if self.around.clock == ClockKind::Event { Stamp::Event } else { Stamp::Script };
+        let mut first = 0;
+        for rows in self.def.rows.clone() {
+            let end = first + rows.num_rows() as u64;
+            if end > from {
+                let skipped = from.saturating_sub(first);
+                let rows = rows.slice(skipped as usize, (end - first - skipped) as usize);
+                let offsets = (first + skipped..end).collect();
+                let batch = SourceBatch { partition: SCRIPT_PARTITION, rows, diffs: None, offsets, dead_letters: Vec::new(), next_offset: end };
+                self.admit(complete(&self.def, batch)?, stamp)?;
+            }
+            first = end;
+        }
+        self.partitions.entry(SCRIPT_PARTITION).or_insert_with(PartitionInput::unread).ended = true;
+        Ok(())
     }
 
     /// Rows that were read but not handed out.
@@ -298,10 +366,14 @@ impl SourceInput {
             self.partitions.values_mut().for_each(|input| input.clock.advance(last));
         }
         let read = self.read(rows_max, Stamp::History { now })?;
-        let over = self.connection.has_caught_up();
-        let quiet = self.connection.is_quiet();
-        for input in self.partitions.values_mut() {
-            input.caught_up |= over || input.ended || input.clock.epoch() >= start.0 || (quiet && !input.paused);
+        // A source that does not answer is not one that has nothing more.
+        let (over, quiet) = (self.known && self.connection.has_caught_up(), self.known && self.connection.is_quiet());
+        for (partition, input) in &mut self.partitions {
+            let nothing_left = match self.connection.source().and_then(|source| source.has_more(*partition)) {
+                Some(more) => !more,
+                None => over || (quiet && !input.paused),
+            };
+            input.caught_up |= nothing_left || input.ended || input.clock.epoch() >= start.0;
         }
         Ok(read)
     }
@@ -361,7 +433,8 @@ impl SourceInput {
         let partitions =
             self.partitions.iter().map(|(partition, input)| if exact { input.exact_offset(*partition) } else { input.offset(*partition) });
         let partitions = partitions.collect();
-        SourceState { partitions, lateness: self.lateness.clone(), watermark: self.watermark }
+        let (lateness, closing) = (self.lateness.clone(), self.closing.clone());
+        SourceState { partitions, lateness, watermark: self.watermark, complete_since: self.complete_since, closing }
     }
 
     /// Takes the rows of epochs up to `end`: those that are input. Late ones are logged.
@@ -371,6 +444,7 @@ impl SourceInput {
             taken.extend(input.take_upto(end, self.def.event_time)?.into_iter().map(|batch| (*partition, batch)));
         }
         let came = !taken.is_empty();
+        self.close_windows(&taken, end)?;
         let mut late = 0;
         if let (Some(lateness_ms), Some(column)) = (self.def.lateness_ms, self.def.event_time) {
             let idle_ms = self.idle_ms();
@@ -380,6 +454,7 @@ impl SourceInput {
                 !input.is_idle(idle_ms) && (!input.ended || input.cut || input.clock.epoch() >= epoch)
             };
             let (input, too_late) = self.lateness.judge(column, lateness_ms, taken, running, &partitions)?;
+            self.lateness.bound().into_iter().for_each(|floor| self.raise(Bound::Floor, end, floor));
             late = too_late.iter().map(|batch| batch.len() as u64).sum();
             too_late.into_iter().for_each(|batch| self.late.append(batch, Epoch::ZERO));
             taken = input;
@@ -393,6 +468,27 @@ impl SourceInput {
         let rows: u64 = taken.iter().map(|(_, batch)| batch.len() as u64).sum();
         self.around.metrics.source_handed_out(self.index, end, (came, rows, late), watermark);
         Ok(taken.into_iter().map(|(_, batch)| batch).collect())
+    }
+
+    /// T12: the watermark after each epoch of the step.
+    fn close_windows(&mut self, taken: &[(u32, Batch)], end: Epoch) -> Result<()> {
+        let Some(column) = self.def.event_time.filter(|_| self.known && self.around.times.closes) else { return Ok(()) };
+        let (idle_ms, delay_ms) = (self.idle_ms(), self.def.watermark_delay_ms);
+        let partitions: Vec<u32> = self.partitions.keys().copied().collect();
+        let state = |partition: u32, epoch: u64| match &self.partitions[&partition] {
+            input if input.ended && !input.cut && input.clock.epoch() <= epoch => PartitionState::Ended,
+            input if input.is_idle(idle_ms) => PartitionState::Idle,
+            _ => PartitionState::Running,
+        };
+        for (epoch, time) in self.closing.take((column, delay_ms), taken, state, &partitions, end)? {
+            self.raise(Bound::Watermark, epoch, time);
+        }
+        Ok(())
+    }
+
+    fn raise(&self, bound: Bound, epoch: Epoch, time: EventTime) {
+        let Times { watermarks, progress, .. } = &self.around.times;
+        watermarks.raise(self.index, bound, epoch, time, progress.settled());
     }
 
     /// Remembers which positions this step has reached.
@@ -448,9 +544,8 @@ impl SourceInput {
         if self.ended {
             return Ok(None);
         }
-        let partitions = &self.partitions;
-        let offsets = || partitions.iter().map(|(partition, input)| (*partition, input.next_offset)).collect();
-        let polled = self.connection.poll(&self.def, offsets, rows_max)?;
+        let (def, partitions) = (&self.def, &self.partitions);
+        let polled = self.connection.poll(def, || offsets_of(def, partitions), rows_max)?;
         match polled {
             Polled::Nothing => return Ok(None),
             Polled::Rows(batch) => {
@@ -521,6 +616,9 @@ impl SourceInput {
         }
         let assigned = input.clock.assign(self.index, &self.def, batch, stamp)?;
         let greatest = input.clock.greatest_event();
+        if !input.settled {
+            self.settle(id, &assigned.rows, stamp);
+        }
         self.bury(&assigned.dead_letters)?;
         let mut rows = self.fresh(assigned.rows);
         if let Some(from) = self.around.from.filter(|_| self.def.lateness_ms.is_none()) {
@@ -545,6 +643,22 @@ impl SourceInput {
         Ok(())
     }
 
+    /// T23: what began in the middle is whole from its first epoch on, a source from the last of those of its partitions.
+    fn settle(&mut self, partition: u32, rows: &Batch, stamp: Stamp) {
+        let first = match stamp {
+            Stamp::Ticket(ticket) => Some(ticket),
+            Stamp::Script => Some(Epoch::ZERO),
+            Stamp::Event | Stamp::History { .. } => (!rows.is_empty()).then(|| rows.epoch(0)),
+        };
+        let Some(first) = first else { return };
+        self.partitions.get_mut(&partition).expect("its batch was admitted").settled = true;
+        if self.connection.source().is_some_and(|source| !source.is_whole(partition)) {
+            self.complete_since = self.complete_since.max(Some(first));
+            let since = self.complete_since;
+            self.around.metrics.source(self.index, |counts| counts.complete_since = since);
+        }
+    }
+
     /// Without the rows that a restored state holds already.
     fn fresh(&self, batch: Batch) -> Batch {
         let Some(restored) = self.restored else { return batch };
@@ -552,7 +666,7 @@ impl SourceInput {
         batch.slice(first, batch.len() - first)
     }
 
-    fn bury(&self, letters: &[(Epoch, DeadLetter)]) -> Result<()> {
+    fn bury(&mut self, letters: &[(Epoch, DeadLetter)]) -> Result<()> {
         if letters.is_empty() {
             return Ok(());
         }
@@ -574,6 +688,12 @@ impl SourceInput {
         }
         Ok(())
     }
+}
+
+/// Where the connector goes on; it knows nothing of what the script inserts.
+fn offsets_of(def: &SourceDef, partitions: &BTreeMap<u32, PartitionInput>) -> Vec<(u32, u64)> {
+    let own = partitions.iter().filter(|(partition, _)| !def.is_table() || **partition != SCRIPT_PARTITION);
+    own.map(|(partition, input)| (*partition, input.next_offset)).collect()
 }
 
 #[cfg(test)]

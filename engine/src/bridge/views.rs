@@ -105,6 +105,16 @@ impl ViewLog {
         Ok(content.map(|batch| Batch::new(batch.rows().clone(), at, batch.diffs().clone(), Counts::Const(0))))
     }
 
+    /// Takes this content in place of all there was, at every epoch; followers are told of what has gone. Only for a log whose one writer calls.
+    pub fn replace(&self, content: Option<Batch>, gone: &Batch) {
+        let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
+        data.feeds.retain(|feed| feed.upgrade().is_some_and(|feed| feed.push(gone)));
+        data.batches.clear();
+        (data.changes, data.rows) = content.as_ref().map_or((0, 0), |batch| (batch.len(), total(batch)));
+        (data.small, data.live_at_compaction) = (0, data.changes);
+        content.into_iter().for_each(|batch| data.push(batch));
+    }
+
     /// Live rows: insertions less retractions.
     pub fn rows(&self) -> u64 {
         self.data.read().unwrap_or_else(PoisonError::into_inner).rows.max(0) as u64

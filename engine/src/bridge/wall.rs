@@ -9,10 +9,11 @@
 
 use std::time::{Duration, Instant};
 
-use freshet_core::Result;
+use freshet_core::{Epoch, Kind, Result, State};
 
 use crate::bridge::clock::Tickets;
 use crate::bridge::ingest::{Ingest, IngestEnd};
+use crate::bridge::retry::Backoff;
 use crate::bridge::{SourceInput, Stop};
 use crate::config::StepCut;
 
@@ -40,6 +41,7 @@ struct Rhythm {
 
 impl Ingest {
     pub(super) fn run_wall(&mut self) -> IngestEnd {
+        self.enter_script()?;
         if !self.enter_history()? {
             return Ok(Stop::Requested);
         }
@@ -56,7 +58,7 @@ impl Ingest {
                 return Ok(Stop::Requested);
             }
             let metrics = self.metrics.clone();
-            let ticket = self.tickets().next(&metrics)?;
+            let Some(ticket) = self.written(|tickets| tickets.next(&metrics))? else { return Ok(Stop::Requested) };
             for input in &mut self.sources {
                 if first {
                     input.restamp(ticket);
@@ -71,6 +73,15 @@ impl Ingest {
                 return Ok(Stop::Finished);
             }
         }
+    }
+
+    /// What the script itself inserts is there before all else, at epoch 0 (T13); what a checkpoint holds is not inserted again.
+    fn enter_script(&mut self) -> Result<()> {
+        if self.last.is_some() || self.sources.iter().all(|input| input.def.rows.is_empty()) {
+            return Ok(());
+        }
+        self.sources.iter_mut().try_for_each(SourceInput::enter_script)?;
+        self.send(Epoch::ZERO)
     }
 
     /// Polls until there is something to hand out, or time is to go on. False if the pipeline is to stop.
@@ -125,7 +136,9 @@ impl Ingest {
             let reached = history.filter_map(SourceInput::history_reached).min();
             if let Some(end) = self.cut(reached.unwrap_or(u64::MAX).min(start.0), TICK_ROWS, StepCut::Rows(TICK_ROWS)) {
                 self.send(end)?;
-                self.tickets().above(end)?;
+                if self.written(|tickets| tickets.above(end))?.is_none() {
+                    return Ok(false);
+                }
                 continue;
             }
             let Some(reached) = reached else { return Ok(true) };
@@ -138,6 +151,32 @@ impl Ingest {
             }
             if idle {
                 metrics.wait(POLL);
+            }
+        }
+    }
+
+    /// What needs the bound of tickets written down first. While that cannot be, time stands still and answers go on. None: the pipeline
+    /// is to stop.
+    fn written<T>(&mut self, act: impl Fn(&mut Tickets) -> Result<T>) -> Result<Option<T>> {
+        let mut backoff = Backoff::default();
+        loop {
+            match act(self.tickets()) {
+                Err(error) if error.kind == Kind::Unavailable => {
+                    self.show_store_away(&error);
+                    let again = Instant::now() + backoff.failed();
+                    while Instant::now() < again {
+                        if self.metrics.stop_requested() {
+                            return Ok(None);
+                        }
+                        self.metrics.wait(again.saturating_duration_since(Instant::now()));
+                    }
+                }
+                done => {
+                    if backoff.is_away() && !self.store.is_away() {
+                        self.metrics.checkpoints_state(State::Running, None);
+                    }
+                    return done.map(Some);
+                }
             }
         }
     }

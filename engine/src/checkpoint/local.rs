@@ -36,9 +36,12 @@ impl LocalBlobs {
 
     fn write_aside(&self, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
         let aside = self.root.join(format!("{name}.tmp"));
-        let mut file = File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let written = File::create(&aside).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        if let Err(error) = written {
+            // On a full disk half a blob would take the room that the next try needs.
+            let _ = fs::remove_file(&aside);
+            return Err(error);
+        }
         Ok(aside)
     }
 }

@@ -28,20 +28,31 @@ pub struct Checkpointer {
     blobs: Arc<dyn Blobs>,
     fingerprint: String,
     last: Option<Manifest>,
+    /// Shards that changed, by operator, and whose checkpoint could not be written: workers hand a change over once.
+    unwritten: BTreeMap<(String, usize), Vec<u8>>,
 }
 
 impl Checkpointer {
     /// `last` is the manifest the pipeline was restored from.
     pub fn new(blobs: Arc<dyn Blobs>, fingerprint: String, last: Option<Manifest>) -> Checkpointer {
-        Checkpointer { blobs, fingerprint, last }
+        Checkpointer { blobs, fingerprint, last, unwritten: BTreeMap::new() }
     }
 
     /// The bytes written. A second checkpoint of the same epoch writes nothing: its state is the same.
-    /// Errors: Unavailable, or Fenced if somebody else has written this epoch.
-    pub fn write(&mut self, cut: Cut, logs: &[Arc<ViewLog>]) -> Result<u64> {
+    /// Errors: Unavailable, and the next one holds what this one would have; or Fenced if somebody else has written this epoch.
+    pub fn write(&mut self, mut cut: Cut, logs: &[Arc<ViewLog>]) -> Result<u64> {
         if self.last.as_ref().is_some_and(|last| last.epoch == cut.epoch) {
             return Ok(0);
         }
+        let parts = std::mem::take(&mut cut.parts);
+        self.unwritten.extend(parts.into_iter().map(|part| ((part.operator, part.shard), part.bytes)));
+        let written = self.write_changes(cut, logs)?;
+        self.unwritten.clear();
+        self.delete_old()?;
+        Ok(written)
+    }
+
+    fn write_changes(&mut self, cut: Cut, logs: &[Arc<ViewLog>]) -> Result<u64> {
         let blob = format!("state-{:020}.bin", cut.epoch.0);
         let mut bytes: Vec<u8> = Vec::new();
         let mut place = |part: &[u8]| {
@@ -49,9 +60,9 @@ impl Checkpointer {
             bytes.extend_from_slice(part);
             Place { blob: blob.clone(), offset, len: part.len() as u64, hash: hash_bytes(part) }
         };
-        let (mut states, old_logs) = self.last.take().map_or_else(Default::default, |last| (last.states, last.logs));
-        for part in &cut.parts {
-            states.entry(part.operator.clone()).or_default().insert(part.shard, place(&part.bytes));
+        let (mut states, old_logs) = self.last.as_ref().map_or_else(Default::default, |last| (last.states.clone(), last.logs.clone()));
+        for ((operator, shard), part) in &self.unwritten {
+            states.entry(operator.clone()).or_default().insert(*shard, place(part));
         }
         let held = cut.held.iter().map(|(source, rows)| (source.clone(), place(&batch_bytes(rows)))).collect();
         let mut log_states = BTreeMap::new();
@@ -84,7 +95,6 @@ impl Checkpointer {
             });
         }
         self.last = Some(manifest);
-        self.delete_old()?;
         Ok((bytes.len() + text.len()) as u64)
     }
 

@@ -1,5 +1,6 @@
 //! Hands a view's changes to its sink. In: changes, all on one worker. Out: nothing; each closed step goes to the sink's queue,
-//! consolidated and in (epoch, all columns) order, which is what byte-identical files rest on.
+//! consolidated and in (epoch, all columns) order, which is what byte-identical files rest on. A sink that wants no order gets the changes of
+//! every worker as they are.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +46,10 @@ impl StepOperator for ToSink {
     fn step(&mut self, inputs: &mut [Vec<Batch>], upto: Epoch, _out: &mut Output) {
         let batches = std::mem::take(&mut inputs[0]);
         let Some(queue) = &self.queue else { return };
+        if !queue.ordered {
+            batches.into_iter().for_each(|batch| queue.push(Some(batch), upto));
+            return queue.push(None, upto);
+        }
         let ordered = self.ordered(&batches).expect("the planner lets only plain columns reach a sink");
         queue.push(ordered, upto);
     }

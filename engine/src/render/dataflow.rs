@@ -5,17 +5,21 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use freshet_core::{Error, Format, LookupPart, LookupTime, Node, NodeId, Op, Plan, PredictCall, Result};
+use freshet_core::{
+    Error, ExprRef, Format, Horizon, Horizons, JoinKind, LookupPart, LookupTime, Node, NodeId, Op, Plan, PredictCall, RecursionBody, Result,
+};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandle, ProbeHandle, Scope};
 use timely::worker::Worker;
 
-use crate::bridge::{FeatureStore, Progress, Questions, Routes, Scorers, SinkQueue, ViewLog, entries};
+use crate::bridge::{FeatureStore, Progress, Questions, Routes, Scorers, SinkQueue, ViewLog, Watermarks, entries};
 use crate::edge::{EdgeBuilder, owner_of};
 use crate::metrics::Metrics;
 use crate::operators::{
-    Aggregate, Bundle, Drift, Feature, Join, Live, Lookup, Materialize, Predict, Route, Scoring, Stateful, StepOperator, TemporalFilter, ToSink,
-    Upsert, filter, map_batches, offloaded_operator, project, shared, step_operator,
+    Aggregate, Arrival, Asof, Bundle, Closing, Drift, EmitEvery, EmitOnClose, Feature, Freeing, Gate, Join, Live, Lookup, LookupJoin, Materialize,
+    NotIn, Over, Predict, RecursionInput, RecursionOutput, ResidualJoin, Route, Scoring, Session, SetOperator, Shape, SingleRow, Stateful,
+    StepOperator, TemporalFilter, ToSink, Top, TopSpec, Upsert, Values, arrivals, error_schema, filter, map_batches, offloaded_operator, project,
+    recursion, shared, step_operator, unnest, windows,
 };
 use crate::render::{error_view, operator_name};
 
@@ -36,11 +40,13 @@ pub struct Shared {
     /// There if the plan has a PREDICT.
     pub scorers: Option<Scorers>,
     pub source_names: Arc<[String]>,
+    /// How far the time of each source has come, epoch by epoch.
+    pub watermarks: Arc<Watermarks>,
 }
 
 /// What a worker holds of its dataflow.
 pub struct Rendered {
-    /// In the order of the plan's sources.
+    /// In the order of the plan's sources; behind them those that only time goes through.
     pub inputs: Vec<InputHandle<u64, EdgeBuilder>>,
     /// In the order of the plan's views, then its sinks, then the entries of [`crate::bridge::entries`].
     pub probes: Vec<ProbeHandle<u64>>,
@@ -51,7 +57,16 @@ pub struct Rendered {
 pub fn render(worker: &mut Worker, with: &Shared) -> Result<Rendered> {
     let (index, peers) = (worker.index(), worker.peers());
     worker.dataflow(|scope| {
-        let mut builder = Builder { scope, with, worker: index, peers, inputs: Vec::new(), states: Vec::new(), bundles: Vec::new() };
+        let mut builder = Builder {
+            scope,
+            with,
+            worker: index,
+            peers,
+            inputs: Vec::new(),
+            states: Vec::new(),
+            bundles: Vec::new(),
+            horizons: with.plan.horizons(),
+        };
         for _ in &with.plan.sources {
             builder.inputs.push(InputHandle::new_with_builder());
         }
@@ -72,6 +87,8 @@ struct Builder<'scope, 'a> {
     inputs: Vec<InputHandle<u64, EdgeBuilder>>,
     states: Vec<(String, Rc<RefCell<dyn Stateful>>)>,
     bundles: Vec<Bundle<'scope>>,
+    /// Per node, what times are over.
+    horizons: Vec<Horizons>,
 }
 
 impl<'scope> Builder<'scope, '_> {
@@ -103,22 +120,63 @@ impl<'scope> Builder<'scope, '_> {
                 let route = Route::keys(schema_of(0), &all_columns(&plan, node.inputs[0]));
                 self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
             }
-            Op::Join { left_keys, right_keys, residual } => {
-                let operator = Join::new([left_keys.clone(), right_keys.clone()], [schema_of(0), schema_of(1)], node.schema.clone())?;
-                let routes = [Route::keys(schema_of(0), left_keys), Route::keys(schema_of(1), right_keys)];
-                let joined = self.stateful(&name, inputs.iter().cloned().zip(routes).collect(), operator);
-                if residual.is_empty() {
-                    joined
-                } else {
-                    let kept = map_batches(self.scope, &name, joined.rows, filter(name.clone(), residual.clone(), names));
-                    Bundle { rows: kept.rows, errors: self.scope.concatenate([joined.errors, kept.errors]) }
-                }
+            Op::Join { kind, left_keys, right_keys, nulls_equal, residual } => {
+                let by = (*kind, [left_keys, right_keys], *nulls_equal);
+                self.join(&name, node, by, residual, inputs.clone())?
+            }
+            Op::SingleRow => {
+                let owns = owner_of(0, self.peers) == self.worker;
+                let operator = SingleRow::new(name.clone(), node.schema.clone(), names, owns)?;
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), &[]))], operator)
+            }
+            Op::Values { rows } => {
+                // Time goes on for it as for a source.
+                let mut time = InputHandle::new_with_builder();
+                let ticks = time.to_stream(self.scope);
+                self.inputs.push(time);
+                let operator = Values::new((owner_of(0, self.peers) == self.worker).then(|| rows.clone()));
+                let (operator, state) = shared(operator);
+                self.states.push((name.clone(), state));
+                return Ok(step_operator(self.scope, &name, vec![(ticks, Route::Local)], operator));
+            }
+            Op::Unnest { exprs, lists } => {
+                let parts = (exprs.clone(), lists.clone());
+                map_batches(self.scope, &name, inputs[0].rows.clone(), unnest(name.clone(), parts, node.schema.clone(), names))
+            }
+            Op::SetOperation { operation } => {
+                let operator = SetOperator::new(*operation, node.schema.clone())?;
+                let route = |input: usize| Route::keys(schema_of(input), &all_columns(&plan, node.inputs[input]));
+                self.stateful(&name, inputs.iter().cloned().zip([route(0), route(1)]).collect(), operator)
             }
             Op::Aggregate { keys, calls } => {
                 let owns_global = owner_of(0, self.peers) == self.worker;
                 let schemas = (schema_of(0), node.schema.clone());
                 let operator = Aggregate::new(name.clone(), (keys.clone(), calls.clone()), schemas, appends(0), names, owns_global)?;
-                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), keys))], operator)
+                let horizons = &self.horizons[node.inputs[0].index()];
+                let freeing = keys.iter().enumerate().find_map(|(index, key)| self.freeing(index, horizons.get(key)?.clone()));
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), keys))], operator.freeing(freeing))
+            }
+            Op::Asof { left_keys, right_keys, left_time, right_time, comparison, outer } => {
+                let sides = [(left_keys.clone(), *left_time), (right_keys.clone(), *right_time)];
+                let operator = Asof::new(sides, (*comparison, *outer), [schema_of(0), schema_of(1)], node.schema.clone())?;
+                let routes = [Route::keys(schema_of(0), left_keys), Route::keys(schema_of(1), right_keys)];
+                self.stateful(&name, inputs.iter().cloned().zip(routes).collect(), operator)
+            }
+            Op::LookupJoin { left_keys, right_keys, at, outer } => {
+                let keys = [left_keys.clone(), right_keys.clone()];
+                let operator = LookupJoin::new(keys, (*at, *outer), [schema_of(0), schema_of(1)], node.schema.clone(), appends(0))?;
+                let routes = [Route::keys(schema_of(0), left_keys), Route::keys(schema_of(1), right_keys)];
+                self.stateful(&name, inputs.iter().cloned().zip(routes).collect(), operator)
+            }
+            Op::Top { partition, order, rank, offset, limit, number } => {
+                let spec = TopSpec { rank: *rank, offset: *offset, limit: *limit, number: *number };
+                let operator = Top::new(spec, (partition.clone(), order), (schema_of(0), node.schema.clone()), appends(0))?;
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), partition))], operator)
+            }
+            Op::Over { partition, order, calls } => {
+                let over = (partition.clone(), order.clone(), calls.clone());
+                let operator = Over::new(name.clone(), over, (schema_of(0), node.schema.clone()), names)?;
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), partition))], operator)
             }
             Op::Feature { spec, eager } => {
                 let store = self.with.stores[&id].clone();
@@ -129,6 +187,37 @@ impl<'scope> Builder<'scope, '_> {
             }
             Op::Lookup { parts, at } => self.lookup(&name, id, (parts, *at), &inputs)?,
             Op::Predict { calls } => self.predict(&name, node, calls, &inputs[0])?,
+            Op::Windows { time, windows: shape } => {
+                let map = windows(name.clone(), (*time, *shape), node.schema.clone(), names);
+                map_batches(self.scope, &name, inputs[0].rows.clone(), map)
+            }
+            Op::Session { time, gap, keys } => {
+                let operator = Session::new((*time, *gap), keys.clone(), schema_of(0), node.schema.clone())?;
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), keys))], operator)
+            }
+            Op::Gate { end, view } => {
+                let late = self.with.logs.get(&format!("late({view})")).cloned();
+                let gate = Gate { name: name.clone(), end: *end, closing: self.closing(id), late, sources: names };
+                step_operator(self.scope, &name, vec![(inputs[0].rows.clone(), Route::Local)], gate)
+            }
+            Op::EmitOnClose { end } => {
+                let operator = EmitOnClose::new(*end, self.closing(id), node.schema.clone())?;
+                let route = Route::keys(schema_of(0), &all_columns(&plan, node.inputs[0]));
+                self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
+            }
+            Op::EmitEvery { every_ms } => {
+                let operator = EmitEvery::new(*every_ms, node.schema.clone())?;
+                let route = Route::keys(schema_of(0), &all_columns(&plan, node.inputs[0]));
+                self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
+            }
+            Op::Arrival if appends(0) => map_batches(self.scope, &name, inputs[0].rows.clone(), arrivals(node.schema.clone())),
+            Op::Arrival => {
+                let operator = Arrival::new(schema_of(0), node.schema.clone())?;
+                let route = Route::keys(schema_of(0), &all_columns(&plan, node.inputs[0]));
+                self.stateful(&name, vec![(inputs[0].clone(), route)], operator)
+            }
+            Op::Recursive { body, distinct } => self.recursive(&name, node, (body, *distinct), &inputs)?,
+            Op::Argument { .. } => return Err(Error::internal(format!("{name}: it stands in the body of a recursion only"))),
             Op::Drift { spec } => {
                 let operator = Drift::new(&name, spec.clone(), schema_of(0), self.with.routes.clone())?;
                 self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), &[]))], operator)
@@ -149,6 +238,38 @@ impl<'scope> Builder<'scope, '_> {
         let (operator, state) = shared(operator);
         self.states.push((name.to_string(), state));
         Ok(step_operator(self.scope, name, vec![(rows, Route::keys(&node.schema, &columns))], operator))
+    }
+
+    fn join(
+        &mut self,
+        name: &str,
+        node: &Node,
+        (kind, keys, nulls_equal): (JoinKind, [&Vec<usize>; 2], bool),
+        residual: &[ExprRef],
+        inputs: Vec<Bundle<'scope>>,
+    ) -> Result<Bundle<'scope>> {
+        let plan = self.with.plan.clone();
+        let names = self.with.source_names.clone();
+        let schemas = [0, 1].map(|input: usize| &plan.node(node.inputs[input]).schema);
+        // A value that NOT IN compares may be equal to one it does not match by key: NULL.
+        let by: [Vec<usize>; 2] = keys.map(|keys| if kind.is_null_aware() { keys[1..].to_vec() } else { keys.clone() });
+        let routes = [Route::keys(schemas[0], &by[0]), Route::keys(schemas[1], &by[1])];
+        let over = self.with_both(node, &by[0], &by[1]);
+        let shape = Shape::new(kind, by, nulls_equal, schemas, node.schema.clone())?;
+        let inputs = inputs.into_iter().zip(routes).collect();
+        if kind.is_null_aware() {
+            return Ok(self.stateful(name, inputs, NotIn::new(shape, [keys[0][0], keys[1][0]])?));
+        }
+        if residual.is_empty() {
+            return Ok(self.stateful(name, inputs, Join::new(shape, over)));
+        }
+        if kind != JoinKind::Inner {
+            let operator = ResidualJoin::new(name.to_string(), shape, residual.to_vec(), schemas, names);
+            return Ok(self.stateful(name, inputs, operator.freeing(over)));
+        }
+        let joined = self.stateful(name, inputs, Join::new(shape, over));
+        let kept = map_batches(self.scope, name, joined.rows, filter(name.to_string(), residual.to_vec(), names));
+        Ok(Bundle { rows: kept.rows, errors: self.scope.concatenate([joined.errors, kept.errors]) })
     }
 
     fn lookup(&mut self, name: &str, id: NodeId, (parts, at): (&[LookupPart], LookupTime), inputs: &[Bundle<'scope>]) -> Result<Bundle<'scope>> {
@@ -189,6 +310,38 @@ impl<'scope> Builder<'scope, '_> {
         Ok(offloaded_operator(self.scope, name, (input.rows.clone(), route), operator, scorers))
     }
 
+    fn freeing(&self, key: usize, horizon: Horizon) -> Option<Freeing> {
+        Some(Freeing::new(self.with.watermarks.clone(), key, horizon))
+    }
+
+    /// A key of a join is over when it is over on both sides.
+    fn with_both(&self, node: &Node, left_keys: &[usize], right_keys: &[usize]) -> Option<Freeing> {
+        let [left, right] = [0, 1].map(|side| &self.horizons[node.inputs[side].index()]);
+        let keys = left_keys.iter().zip(right_keys).enumerate();
+        let (key, horizon) = keys.into_iter().find_map(|(index, (one, other))| Some((index, left.get(one)?.and(right.get(other)?))))?;
+        self.freeing(key, horizon)
+    }
+
+    fn closing(&self, id: NodeId) -> Closing {
+        Closing::new(self.with.watermarks.clone(), self.with.plan.timed_sources(id))
+    }
+
+    fn recursive(&mut self, name: &str, node: &Node, recursion_of: (&RecursionBody, bool), inputs: &[Bundle<'scope>]) -> Result<Bundle<'scope>> {
+        let plan = self.with.plan.clone();
+        let mut kept = Vec::new();
+        for (number, (input, id)) in inputs.iter().zip(&node.inputs).enumerate() {
+            let schema = plan.node(*id).schema.clone();
+            let route = Route::keys(&schema, &all_columns(&plan, *id));
+            let operator = RecursionInput::new(schema.clone())?;
+            kept.push((self.stateful(&format!("{name} input {number}"), vec![(input.clone(), route)], operator).rows, schema));
+        }
+        let found = recursion(self.scope, name, &kept, recursion_of, &node.schema)?;
+        let rows = self.stateful(name, vec![(found.clone(), Route::Local)], RecursionOutput::new(node.schema.clone())?);
+        let failed = Bundle { rows: found.errors, errors: rows.errors };
+        let errors = self.stateful(&format!("{name} errors"), vec![(failed, Route::Local)], RecursionOutput::new(error_schema())?);
+        Ok(Bundle { rows: rows.rows, errors: errors.rows })
+    }
+
     fn stateful(&mut self, name: &str, inputs: Vec<(Bundle<'scope>, Route)>, operator: impl StepOperator + Stateful + 'static) -> Bundle<'scope> {
         let (operator, state) = shared(operator);
         self.states.push((name.to_string(), state));
@@ -220,9 +373,10 @@ impl<'scope> Builder<'scope, '_> {
             let probe = ProbeHandle::new();
             let rows = self.bundles[sink.node.index()].rows.clone();
             let schema = plan.node(sink.node).schema.clone();
-            let only = owner_of(0, self.peers) == self.worker;
+            let only = !queue.ordered || owner_of(0, self.peers) == self.worker;
             let end = ToSink::new(only.then(|| queue.clone()), schema.clone())?;
-            step_operator(self.scope, &format!("sink {}", sink.name), vec![(rows, Route::keys(&schema, &[]))], end).rows.probe_with(&probe);
+            let route = if queue.ordered { Route::keys(&schema, &[]) } else { Route::Local };
+            step_operator(self.scope, &format!("sink {}", sink.name), vec![(rows, route)], end).rows.probe_with(&probe);
             probes.push(probe);
         }
         for entry in entries(&plan) {

@@ -1,10 +1,11 @@
 //! The binary form of state in checkpoints: little-endian, lengths before contents. What `put` writes, `take` reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use freshet_core::{Error, ExactSum, Result, Value};
+use arrow::datatypes::i256;
+use freshet_core::{Error, ExactSum, Interval, PairMoments, Result, Value};
 
-use crate::state::{Cell, Datum, Ranks};
+use crate::state::{Cell, Counted, Datum, DistinctSketch, Ranks, Sequence};
 
 /// Reads what the `put` functions wrote. Errors: Data if the bytes end early or hold something else.
 pub struct Bytes<'a>(pub &'a [u8]);
@@ -49,8 +50,19 @@ impl<'a> Bytes<'a> {
             3 => Value::Float(f64::from_bits(self.u64()?)),
             4 => Value::Text(String::from_utf8_lossy(self.bytes()?).into_owned()),
             5 => Value::Bytes(self.bytes()?.to_vec()),
+            6 => {
+                let (months, days) = (self.i64()? as i32, self.i64()? as i32);
+                Value::Interval(Box::new(Interval { months, days, nanoseconds: self.i64()? }))
+            }
+            7 => Value::List(self.values()?),
+            8 => Value::Struct(self.values()?),
+            9 => Value::Map((0..self.u64()?).map(|_| Ok((self.value()?, self.value()?))).collect::<Result<_>>()?),
             tag => return Err(Error::data(format!("a checkpoint file holds an unknown value tag {tag}"))),
         })
+    }
+
+    fn values(&mut self) -> Result<Vec<Value>> {
+        (0..self.u64()?).map(|_| self.value()).collect()
     }
 
     pub fn datum(&mut self) -> Result<Datum> {
@@ -61,6 +73,8 @@ impl<'a> Bytes<'a> {
             3 => Datum::Float(f64::from_bits(self.u64()?)),
             4 => Datum::Other(self.value()?),
             5 => Datum::Scored(f64::from_bits(self.u64()?), self.u8()? == 1),
+            6 => Datum::Pair(f64::from_bits(self.u64()?), f64::from_bits(self.u64()?)),
+            7 => Datum::Entry(self.bytes()?.into(), self.u64()?),
             tag => return Err(Error::data(format!("a checkpoint file holds an unknown datum tag {tag}"))),
         })
     }
@@ -83,8 +97,44 @@ impl<'a> Bytes<'a> {
             5 => Cell::Extremes(Some((self.value()?, self.value()?))),
             6 => Cell::Multiset(self.counts()?),
             7 => Cell::Bools { trues: self.i64()?, count: self.i64()? },
-            8 => Cell::Distinct(self.counts()?, Box::new(self.cell()?)),
+            8 => {
+                let mut counts = HashMap::with_hasher(ahash::RandomState::with_seeds(9, 10, 11, 12));
+                for _ in 0..self.u64()? {
+                    counts.insert(self.value()?, self.i64()?);
+                }
+                Cell::Distinct(counts, Box::new(self.cell()?))
+            }
             9 => Cell::Ranks(Box::new(Ranks::take(self)?)),
+            10 => Cell::Decimal { sum: i256::from_le_bytes(self.take(32)?.try_into().expect("32 bytes were taken")), count: self.i64()? },
+            11 => {
+                let count = self.i64()?;
+                let (y, x, yy, xx, xy) = (self.sum()?, self.sum()?, self.sum()?, self.sum()?, self.sum()?);
+                Cell::Pairs(Box::new(PairMoments { count, y, x, yy, xx, xy }))
+            }
+            12 => {
+                let mut ones = Box::new([0; 64]);
+                for ones in ones.iter_mut() {
+                    *ones = self.i64()?;
+                }
+                Cell::Bits { ones, count: self.i64()? }
+            }
+            13 => {
+                let mut values = Counted::default();
+                for _ in 0..self.u64()? {
+                    values.add(self.value()?, self.i64()?);
+                }
+                Cell::Ordered(Box::new(values))
+            }
+            14 => {
+                let mut buckets = Counted::default();
+                for _ in 0..self.u64()? {
+                    buckets.add(self.i64()? as i32, self.i64()?);
+                }
+                Cell::Buckets(Box::new(buckets))
+            }
+            15 => Cell::Weights((0..self.u64()?).map(|_| Ok((self.i64()? as i32, self.sum()?))).collect::<Result<_>>()?),
+            16 => Cell::Sketch(Box::new(DistinctSketch::take(self)?)),
+            17 => Cell::Sequence(Box::new(Sequence::take(self)?)),
             tag => return Err(Error::data(format!("a checkpoint file holds an unknown cell tag {tag}"))),
         })
     }
@@ -123,6 +173,20 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value) {
             out.push(5);
             put_bytes(out, value);
         }
+        Value::Interval(value) => {
+            out.push(6);
+            [value.months.into(), value.days.into(), value.nanoseconds].into_iter().for_each(|part| put_i64(out, part));
+        }
+        Value::List(values) | Value::Struct(values) => {
+            out.push(if matches!(value, Value::List(_)) { 7 } else { 8 });
+            put_u64(out, values.len() as u64);
+            values.iter().for_each(|value| put_value(out, value));
+        }
+        Value::Map(entries) => {
+            out.push(9);
+            put_u64(out, entries.len() as u64);
+            entries.iter().flat_map(|(key, value)| [key, value]).for_each(|value| put_value(out, value));
+        }
     }
 }
 
@@ -147,10 +211,21 @@ pub fn put_datum(out: &mut Vec<u8>, datum: &Datum) {
             put_u64(out, score.to_bits());
             out.push(u8::from(*label));
         }
+        Datum::Pair(left, right) => {
+            out.push(6);
+            put_u64(out, left.to_bits());
+            put_u64(out, right.to_bits());
+        }
+        Datum::Entry(entry, position) => {
+            out.push(7);
+            put_bytes(out, entry);
+            put_u64(out, *position);
+        }
     }
 }
 
-fn put_counts(out: &mut Vec<u8>, counts: &BTreeMap<Value, i64>) {
+fn put_counts<'a>(out: &mut Vec<u8>, counts: impl IntoIterator<Item = (&'a Value, &'a i64), IntoIter: ExactSizeIterator>) {
+    let counts = counts.into_iter();
     put_u64(out, counts.len() as u64);
     for (value, count) in counts {
         put_value(out, value);
@@ -197,12 +272,60 @@ pub fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
         }
         Cell::Distinct(counts, inner) => {
             out.push(8);
-            put_counts(out, counts);
+            // In order, so that equal state has equal bytes.
+            put_counts(out, counts.iter().collect::<BTreeMap<_, _>>());
             put_cell(out, inner);
         }
         Cell::Ranks(ranks) => {
             out.push(9);
             ranks.put(out);
+        }
+        Cell::Decimal { sum, count } => {
+            out.push(10);
+            out.extend(sum.to_le_bytes());
+            put_i64(out, *count);
+        }
+        Cell::Pairs(moments) => {
+            out.push(11);
+            put_i64(out, moments.count);
+            let sums = [&moments.y, &moments.x, &moments.yy, &moments.xx, &moments.xy];
+            sums.into_iter().for_each(|sum| put_bytes(out, &sum.to_bytes()));
+        }
+        Cell::Bits { ones, count } => {
+            out.push(12);
+            ones.iter().chain([count]).for_each(|count| put_i64(out, *count));
+        }
+        Cell::Ordered(values) => {
+            out.push(13);
+            put_u64(out, values.values() as u64);
+            values.for_each(|value, count| {
+                put_value(out, value);
+                put_i64(out, count);
+            });
+        }
+        Cell::Buckets(buckets) => {
+            out.push(14);
+            put_u64(out, buckets.values() as u64);
+            buckets.for_each(|bucket, count| {
+                put_i64(out, (*bucket).into());
+                put_i64(out, count);
+            });
+        }
+        Cell::Weights(buckets) => {
+            out.push(15);
+            put_u64(out, buckets.len() as u64);
+            for (bucket, sum) in buckets.iter() {
+                put_i64(out, (*bucket).into());
+                put_bytes(out, &sum.to_bytes());
+            }
+        }
+        Cell::Sketch(sketch) => {
+            out.push(16);
+            sketch.put(out);
+        }
+        Cell::Sequence(sequence) => {
+            out.push(17);
+            sequence.put(out);
         }
     }
 }
@@ -222,7 +345,7 @@ mod tests {
         {
             for (data_type, datum) in [(DataType::Int64, Datum::Int(7)), (DataType::Float64, Datum::Float(0.1))] {
                 for (distinct, retractable) in [(false, false), (true, true), (false, true)] {
-                    let mut cell = CellKind { function, argument: Some(data_type.clone()), distinct, retractable }.empty();
+                    let mut cell = CellKind::new(function, Some(data_type.clone()), distinct, retractable).empty();
                     cell.add(&datum, 3);
                     let mut bytes = Vec::new();
                     put_cell(&mut bytes, &cell);

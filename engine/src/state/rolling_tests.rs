@@ -13,7 +13,7 @@ use crate::state::{Cell, CellKind, Datum, RollingLayout};
 const FUNCTIONS: [AggregateFunction; 4] = [AggregateFunction::Count, AggregateFunction::Sum, AggregateFunction::Min, AggregateFunction::VarSamp];
 
 fn layout() -> RollingLayout {
-    let kind = |function| CellKind { function, argument: Some(DataType::Float64), distinct: false, retractable: false };
+    let kind = |function| CellKind::new(function, Some(DataType::Float64), false, false);
     let expr: ExprRef = Arc::new(freshet_core::Column { index: 1, name: "f".into(), data_type: DataType::Float64 });
     RollingLayout {
         spec: RollingSpec {

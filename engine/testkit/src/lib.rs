@@ -10,17 +10,21 @@
 //! | [`memory`] | sources and sinks in memory |
 //! | [`stream`] | sources that are fed while they are read, and absences |
 //! | [`control`] | a control plane with known decisions |
+//! | [`queries`] | random queries of a typed grammar, and how they get smaller |
+//! | [`faults`] | mistakes planted on purpose, to see that they are found |
 //! | [`compare`] | multisets of rows, and the smallest input on which they differ |
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
 pub mod compare;
 pub mod control;
+pub mod faults;
 pub mod generate;
 pub mod interpreter;
 pub mod lives;
 pub mod memory;
 pub mod model;
+pub mod queries;
 pub mod stream;
 
 pub use control::ScriptedControl;

@@ -55,6 +55,7 @@ pub struct SinkLog {
 pub struct MemoryConnectors {
     seed: u64,
     sources: BTreeMap<String, Arc<Vec<RawRecord>>>,
+    cut: BTreeSet<String>,
     sinks: Arc<Mutex<BTreeMap<String, SinkLog>>>,
 }
 
@@ -67,6 +68,12 @@ impl MemoryConnectors {
     /// With a source of these records, partition by partition in the order given.
     pub fn with_source(mut self, name: &str, records: Vec<RawRecord>) -> MemoryConnectors {
         self.sources.insert(name.to_string(), Arc::new(records));
+        self
+    }
+
+    /// This source had other records before these, which nobody reads (T23).
+    pub fn with_cut(mut self, name: &str) -> MemoryConnectors {
+        self.cut.insert(name.to_string());
         self
     }
 
@@ -104,11 +111,16 @@ impl Connectors for MemoryConnectors {
         Ok(())
     }
 
+    fn has_bytes(&self, connector: &str) -> bool {
+        !matches!(connector, "nexmark" | "blackhole")
+    }
+
     fn open_source(&self, source: &SourceDef) -> Result<Box<dyn Source>> {
         let records = self.sources.get(&source.name).cloned();
         let records = records.ok_or_else(|| Error::invalid(format!("there is no source {} in memory; add it with with_source", source.name)))?;
         let seed = source.name.bytes().fold(self.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        Ok(Box::new(MemorySource::new(source.clone(), &records, seed)))
+        let whole = !self.cut.contains(&source.name);
+        Ok(Box::new(MemorySource { whole, ..MemorySource::new(source.clone(), &records, seed) }))
     }
 
     fn open_sink(&self, sink: &SinkDef) -> Result<Box<dyn Sink>> {
@@ -119,6 +131,7 @@ impl Connectors for MemoryConnectors {
 /// Replays records: bounded, seekable, a random partition and a random number of records per poll, now and then nothing.
 struct MemorySource {
     def: SourceDef,
+    whole: bool,
     partitions: BTreeMap<u32, Vec<RawRecord>>,
     /// How many records of each partition have been read.
     read: BTreeMap<u32, usize>,
@@ -137,6 +150,7 @@ impl MemorySource {
         }
         MemorySource {
             def,
+            whole: true,
             read: partitions.keys().map(|partition| (*partition, 0)).collect(),
             ended: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -211,6 +225,10 @@ impl Source for MemorySource {
 
     fn is_bounded(&self) -> bool {
         true
+    }
+
+    fn is_whole(&self, _partition: u32) -> bool {
+        self.whole
     }
 
     fn partitions(&mut self) -> Result<Option<Vec<u32>>> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use freshet_core::{Batch, Connectors, Epoch, Error, OptionError, Poll, Result, Sink, SinkDef, Source, SourceBatch, SourceDef, SourceReport, Value};
 
@@ -16,6 +17,7 @@ pub struct StreamConnectors {
     /// Where sinks write.
     pub written: MemoryConnectors,
     sinks_away: Arc<AtomicBool>,
+    sinks_stopped: Arc<AtomicBool>,
 }
 
 /// The test's end of one stream.
@@ -87,7 +89,16 @@ impl StreamConnectors {
         self.sinks_away.store(away, Ordering::SeqCst);
     }
 
+    /// Writes to sinks do not end until this is taken back, or 20 s have passed.
+    pub fn set_sinks_stopped(&self, stopped: bool) {
+        self.sinks_stopped.store(stopped, Ordering::SeqCst);
+    }
+
     fn sinks(&self) -> Result<()> {
+        let begun = Instant::now();
+        while self.sinks_stopped.load(Ordering::SeqCst) && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
         if self.sinks_away.load(Ordering::SeqCst) { Err(Error::unavailable("the store of the sinks is away")) } else { Ok(()) }
     }
 }

@@ -245,7 +245,7 @@ impl freshet_core::Expr for OnlyTwosFail {
 fn t21_a_group_whose_sum_is_out_of_range_is_an_error_and_comes_back() {
     let mut plan = Plan::default();
     let source = add_source(&mut plan, source("a"));
-    let calls = vec![AggregateCall { function: AggregateFunction::Sum, argument: Some(1), label: None, distinct: false, filter: None }];
+    let calls = vec![AggregateCall::new(AggregateFunction::Sum, Some(1))];
     let fields = vec![Field::new("k", DataType::Utf8, true), Field::new("total", DataType::Int64, true)];
     let sums = node(&mut plan, Op::Aggregate { keys: vec![0], calls }, &[source], fields);
     let mut leaving = input([1, 1], 6, -1, 3);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use freshet_core::{
-    AggregateCall, AggregateFunction, Column, Compare, Comparison, Encode, Error, Expr, ExprRef, FeatureColumn, FeatureSpec, Format, LatestSpec,
-    Literal, LookupPart, LookupTime, Node, NodeId, Op, Plan, RollingAggregate, RollingSpec, SourceDef, TemporalBound, Window, WindowEdge,
+    AggregateCall, AggregateFunction, Column, Compare, Comparison, Encode, Error, Expr, ExprRef, FeatureColumn, FeatureSpec, Format, Frame,
+    FrameBound, FrameUnit, JoinKind, LatestSpec, Literal, LookupPart, LookupTime, Node, NodeId, Op, OverCall, OverFunction, Plan, RankKind,
+    RecursionBody, RollingAggregate, RollingSpec, SortKey, SourceDef, TemporalBound, Value, Window, WindowEdge,
 };
 use freshet_testkit::generate::{Shape, records};
 use freshet_testkit::{Interpreter, assign_epochs};
@@ -152,9 +153,9 @@ pub fn every_operator() -> Plan {
     let union = node(&mut plan, Op::Union, &[filter, project, temporal], same.clone());
     let residual = vec![compare(&schema, 1, Comparison::Greater, 0)];
     let both = same.iter().chain(&same).cloned().collect();
-    let join = node(&mut plan, Op::Join { left_keys: vec![0], right_keys: vec![0], residual }, &[filter, right], both);
-    let call = |function, argument, distinct| AggregateCall { function, argument, label: None, distinct, filter: None };
-    let area = AggregateCall { label: Some(4), ..call(Auc, Some(2), false) };
+    let join = node(&mut plan, Op::inner_join(vec![0], vec![0], residual), &[filter, right], both);
+    let call = |function, argument, distinct| AggregateCall { distinct, ..AggregateCall::new(function, argument) };
+    let area = AggregateCall { second: Some(4), ..call(Auc, Some(2), false) };
     let calls = vec![call(Count, None, false), call(Sum, Some(2), false), call(Sum, Some(1), true), call(Max, Some(2), false), area];
     let types = [DataType::Int64, DataType::Float64, DataType::Int64, DataType::Float64, DataType::Float64];
     let columns: Vec<Field> = types.iter().enumerate().map(|(index, data_type)| Field::new(format!("a{index}"), data_type.clone(), true)).collect();
@@ -167,6 +168,7 @@ pub fn every_operator() -> Plan {
     let including = RollingSpec { include_now: true, ..some_rolling_spec() };
     let including = add_feature(&mut plan, left, FeatureSpec::Rolling(including));
     let latest = add_feature(&mut plan, temporal, FeatureSpec::Latest(latest_spec()));
+    add_ordered(&mut plan, left, right);
     let mut looked_up = fields_of(&plan, right);
     looked_up.extend(["f0", "f2"].map(|name| Field::new(name, DataType::Float64, true)));
     looked_up.push(Field::new("n", DataType::Int64, true));
@@ -175,9 +177,75 @@ pub fn every_operator() -> Plan {
     looked_up[5] = Field::new("f0", DataType::Int64, true);
     let parts = vec![LookupPart { keys: vec![0], columns: vec![1, 3] }, LookupPart { keys: vec![0], columns: vec![1] }];
     node(&mut plan, Op::Lookup { parts, at: LookupTime::Now }, &[right, rolling, latest], looked_up);
-    let _ = (aggregate, total, hopping, including);
+    let reached = add_recursion(&mut plan, left, right);
+    let _ = (aggregate, total, hopping, including, reached);
     plan.validate().unwrap();
     plan
+}
+
+/// Which numbers a key reaches through equal keys of `right`, leaving out what fails.
+fn add_recursion(plan: &mut Plan, left: NodeId, right: NodeId) -> NodeId {
+    let own = fields_of(plan, left);
+    let (schema, pair) = (plan.node(left).schema.clone(), own[..2].to_vec());
+    let pick = |columns: [usize; 2], schema: &SchemaRef| columns.iter().map(|index| Arc::new(column(schema, *index)) as ExprRef).collect();
+    let base = node(plan, Op::Project { exprs: pick([0, 1], &schema) }, &[left], pair.clone());
+    let mut body = Plan::default();
+    let before = node(&mut body, Op::Argument { index: 0 }, &[], pair.clone());
+    let others = node(&mut body, Op::Argument { index: 1 }, &[], own.clone());
+    let residual = vec![compare(&schema, 1, Comparison::GreaterOrEqual, 0)];
+    let join = Op::Join { kind: JoinKind::Inner, nulls_equal: false, left_keys: vec![1], right_keys: vec![1], residual };
+    let join = node(&mut body, join, &[before, others], pair.iter().chain(&own).cloned().collect());
+    let joined = body.node(join).schema.clone();
+    let (conjuncts, fields) = (vec![Arc::new(NotTwo { inner: NoTwos { column: 3 } }) as ExprRef], fields_of(&body, join));
+    let kept = node(&mut body, Op::Filter { conjuncts }, &[join], fields);
+    node(&mut body, Op::Project { exprs: pick([2, 1], &joined) }, &[kept], pair.clone());
+    node(plan, Op::Recursive { body: RecursionBody { nodes: body.nodes }, distinct: true }, &[base, right], pair)
+}
+
+/// Rows in order, and joins in time.
+fn add_ordered(plan: &mut Plan, left: NodeId, right: NodeId) {
+    let key = |column, descending| SortKey { column, descending, nulls_first: true };
+    let same = fields_of(plan, left);
+    let with = |more: &[(&str, DataType)]| {
+        same.iter().cloned().chain(more.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true))).collect::<Vec<_>>()
+    };
+    for (rank, number) in [(RankKind::RowNumber, true), (RankKind::RowNumber, false), (RankKind::Rank, true), (RankKind::DenseRank, false)] {
+        let op = Op::Top { partition: vec![0], order: vec![key(1, true)], rank, offset: 1, limit: 2, number };
+        let fields = if number { with(&[("rank", DataType::UInt64)]) } else { same.clone() };
+        node(plan, op, &[left], fields);
+    }
+    let frame = |unit, start, end| Frame { unit, start, end };
+    let open = frame(FrameUnit::Range, FrameBound::Unbounded, FrameBound::Current);
+    let rows = frame(FrameUnit::Rows, FrameBound::Preceding(Value::Int(2)), FrameBound::Following(Value::Int(1)));
+    let near = frame(FrameUnit::Range, FrameBound::Preceding(Value::Int(2_000)), FrameBound::Following(Value::Int(500)));
+    let sum =
+        |column| OverFunction::Aggregate(AggregateCall { distinct: false, filter: None, ..AggregateCall::new(AggregateFunction::Sum, Some(column)) });
+    let calls = vec![
+        OverCall { function: OverFunction::Rank(RankKind::DenseRank), frame: open.clone() },
+        OverCall { function: OverFunction::Lag { column: 1, offset: 2, default: Value::Int(-1), ignore_nulls: false }, frame: open.clone() },
+        OverCall { function: OverFunction::Nth { column: 2, nth: 2, ignore_nulls: false }, frame: open.clone() },
+        OverCall { function: sum(2), frame: open },
+        OverCall { function: sum(1), frame: rows },
+        OverCall { function: sum(2), frame: near },
+    ];
+    let columns = [
+        ("d", DataType::UInt64),
+        ("l", DataType::Int64),
+        ("n", DataType::Float64),
+        ("s", DataType::Float64),
+        ("r", DataType::Int64),
+        ("t", DataType::Float64),
+    ];
+    node(plan, Op::Over { partition: vec![0], order: vec![key(3, false)], calls }, &[right], with(&columns));
+    let both: Vec<Field> = same.iter().chain(&fields_of(plan, right)).cloned().collect();
+    let (left_keys, right_keys) = (vec![0], vec![0]);
+    let comparison = Comparison::GreaterOrEqual;
+    let asof = Op::Asof { left_keys: left_keys.clone(), right_keys: right_keys.clone(), left_time: 3, right_time: 3, comparison, outer: true };
+    node(plan, asof, &[left, right], both.clone());
+    for at in [None, Some(3)] {
+        let lookup = Op::LookupJoin { left_keys: left_keys.clone(), right_keys: right_keys.clone(), at, outer: at.is_none() };
+        node(plan, lookup, &[left, right], both.clone());
+    }
 }
 
 /// True unless it fails.

@@ -318,7 +318,7 @@ fn a_file_is_version_one_from_the_start() {
     rig.from = Some("first.onnx".into());
     fs::write(rig.path("first.onnx"), "0.5").unwrap();
     let told = rig.run();
-    assert!(told.versions.lines().nth(1).unwrap().starts_with("1,1970-01-01 00:00:00,,,true,true,"), "{}", told.versions);
+    assert!(told.versions.lines().nth(1).unwrap().starts_with("1,1970-01-01 00:00:00,,,t,t,"), "{}", told.versions);
     // Ten days after the first row, not after 1970. Half of x ranks as x does.
     assert_eq!(outline(&told)[0][..5], ["2013-01-12", "every 10 days", "rejected", "2", "1"].map(str::to_string));
     assert_eq!(rig.run(), told, "a second life says the same");

@@ -137,6 +137,18 @@ fn exposition(all: &[Shown], now: u64) -> String {
     family("freshet_pipeline_events_total", "counter", "Events it has taken in.", each(&|shown| Some(shown.events as f64)));
     family("freshet_pipeline_lag_seconds", "gauge", "How far its answers are behind.", each(&|shown| shown.lag_seconds));
     family("freshet_pipeline_lag_rows", "gauge", "Records that wait to be read.", each(&|shown| shown.lag_rows.map(|rows| rows as f64)));
+    family(
+        "freshet_pipeline_resident_memory_bytes",
+        "gauge",
+        "Memory its process takes.",
+        each(&|shown| shown.resident_bytes.map(|bytes| bytes as f64)),
+    );
+    family(
+        "freshet_pipeline_memory_limit_bytes",
+        "gauge",
+        "Memory its process may take.",
+        each(&|shown| shown.memory_bytes.map(|bytes| bytes as f64)),
+    );
     text
 }
 
@@ -237,6 +249,8 @@ mod tests {
             crashes: Vec::new(),
             skips: Vec::new(),
             clock: "wall".into(),
+            resident_bytes: None,
+            memory_bytes: Some(7),
         }
     }
 
@@ -257,6 +271,7 @@ mod tests {
             "freshet_pipeline_restarts_total{pipeline=\"taxi\"} 2",
             "freshet_pipeline_heartbeat_age_seconds{pipeline=\"taxi\"} 2",
             "freshet_pipeline_lag_seconds{pipeline=\"taxi\"} 1.5",
+            "freshet_pipeline_memory_limit_bytes{pipeline=\"taxi\"} 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

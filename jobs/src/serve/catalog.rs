@@ -109,8 +109,15 @@ mod tests {
 
     fn record(name: &str) -> Record {
         let scripts = vec![ScriptText { name: "pipeline.sql".into(), text: "SELECT 1;".into() }];
-        let submission =
-            Submission { name: name.into(), directory: "/".into(), scripts, variables: BTreeMap::new(), workers: Some(2), events_per_second: None };
+        let submission = Submission {
+            name: name.into(),
+            directory: "/".into(),
+            scripts,
+            variables: BTreeMap::new(),
+            workers: Some(2),
+            events_per_second: None,
+            memory_bytes: None,
+        };
         Record {
             submission,
             desired: Desired::Paused,

@@ -30,6 +30,7 @@ pub struct SubmitOptions {
     pub variables: Vec<String>,
     pub workers: Option<usize>,
     pub events_per_second: Option<u64>,
+    pub memory_bytes: Option<u64>,
     pub no_wait: bool,
 }
 
@@ -43,6 +44,7 @@ pub fn submit(options: SubmitOptions) -> Outcome {
         variables: variables(&options.variables).map_err(Failure::wrong)?,
         workers: options.workers,
         events_per_second: options.events_per_second,
+        memory_bytes: options.memory_bytes,
     };
     block_on(async {
         let client = HttpClient::new(&options.server)?;

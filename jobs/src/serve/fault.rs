@@ -1,5 +1,5 @@
 //! Faults on purpose, for the tests of isolation: a child that panics, runs out of memory or hangs when it comes to a chosen record. Only the
-//! environment variable FRESHET_FAULT asks for one: `PIPELINE:panic|memory|hang@SOURCE:PARTITION:OFFSET`.
+//! environment variable FRESHET_FAULT asks for one: `PIPELINE:panic|memory|swell|hang@SOURCE:PARTITION:OFFSET`.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,6 +19,8 @@ pub struct Fault {
 enum FaultKind {
     Panic,
     Memory,
+    /// Takes more and more memory, as long as nobody stops it.
+    Swell,
     Hang,
 }
 
@@ -31,6 +33,7 @@ impl Fault {
         let kind = match kind {
             "panic" => FaultKind::Panic,
             "memory" => FaultKind::Memory,
+            "swell" => FaultKind::Swell,
             "hang" => FaultKind::Hang,
             _ => bail!(wrong()),
         };
@@ -49,10 +52,22 @@ impl Fault {
         match self.kind {
             FaultKind::Panic => panic!("a fault on purpose at {}", self.at),
             FaultKind::Memory => exhaust_memory(),
+            FaultKind::Swell => swell(),
             FaultKind::Hang => loop {
                 std::thread::park();
             },
         }
+    }
+}
+
+fn swell() {
+    let mut hoard = Vec::new();
+    loop {
+        // Written to, so that it is there; so much at most, should nobody look.
+        if hoard.len() < 64 {
+            hoard.push(std::hint::black_box(vec![1_u8; 16 << 20]));
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
 }
 

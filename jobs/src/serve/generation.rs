@@ -60,6 +60,10 @@ pub struct Checked {
 pub fn check(submission: &Path) -> Outcome {
     let submission: Submission = read(submission).map_err(Failure::wrong)?;
     let checked = match compile(&submission.scripts(), &submission.variables, &BuiltIn) {
+        Ok(program) if program.plan.sources.is_empty() && program.plan.views.is_empty() => {
+            let error = "the script declares no source and no view; there is nothing to run".to_string();
+            Checked { error: Some(error), ..Checked::default() }
+        }
         Ok(program) => Checked {
             error: None,
             warnings: program.warnings.iter().map(ToString::to_string).collect(),

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use freshet_core::{
-    BadData, Batch, ClockKind, Connectors, DeadLetter, Epoch, Error, OptionError, Poll, Result, Sink, SinkDef, Source, SourceBatch, SourceDef,
-    SourceReport, Value,
+    BadData, Batch, ClockKind, Connectors, DeadLetter, Epoch, Error, OptionError, Poll, Result, SecretFrom, Sink, SinkDef, Source, SourceBatch,
+    SourceDef, SourceReport,
 };
+use freshet_engine::letter_of_row;
 
 use crate::serve::journal::Notes;
 use crate::serve::order::{Mode, Offsets};
@@ -65,6 +66,14 @@ impl Connectors for Guarded {
 
     fn open_sink(&self, def: &SinkDef) -> Result<Box<dyn Sink>> {
         if self.mode == Mode::ServeOnly { Ok(Box::new(Silent)) } else { self.inner.open_sink(def) }
+    }
+
+    fn secret(&self, from: &SecretFrom) -> Result<String> {
+        self.inner.secret(from)
+    }
+
+    fn decode_again(&self, source: &SourceDef, letters: &[DeadLetter]) -> Result<Vec<SourceBatch>> {
+        self.inner.decode_again(source, letters)
     }
 
     fn shared(&self) -> Option<Arc<dyn Connectors>> {
@@ -157,6 +166,14 @@ impl Source for GuardedSource {
         self.inner.pause(partition, paused)
     }
 
+    fn is_whole(&self, partition: u32) -> bool {
+        self.inner.is_whole(partition)
+    }
+
+    fn has_more(&self, partition: u32) -> Option<bool> {
+        self.inner.has_more(partition)
+    }
+
     fn accepted(&mut self, partition: u32, offset: u64) -> Result<()> {
         self.inner.accepted(partition, offset)
     }
@@ -183,11 +200,15 @@ fn skip(mut batch: SourceBatch, source: &str, skips: &[Offsets], strict: bool) -
     }
     let kept: BooleanArray = batch.offsets.iter().map(|offset| Some(!skipped(*offset))).collect();
     let mut letters: Vec<DeadLetter> = Vec::new();
-    for (row, offset) in batch.offsets.iter().enumerate().filter(|(row, _)| !kept.value(*row)) {
-        if !strict && letters.last().is_none_or(|letter| letter.offset != *offset) {
-            let (partition, raw) = (batch.partition, text_of_row(&batch.rows, row));
-            letters.push(DeadLetter { partition, offset: *offset, reason: SKIPPED.to_string(), raw, ..DeadLetter::default() });
+    let mut first = 0;
+    for record in batch.offsets.chunk_by(|a, b| a == b) {
+        if !strict && skipped(record[0]) {
+            // The bytes it came from are gone: its row takes their place, so that it can come in again once it does no harm.
+            let whole = record.len() == 1 && batch.diffs.as_ref().is_none_or(|diffs| diffs[first] == 1);
+            let (partition, offset, reason) = (batch.partition, record[0], SKIPPED.to_string());
+            letters.push(DeadLetter { partition, offset, reason, ..letter_of_row(&batch.rows, first, whole) });
         }
+        first += record.len();
     }
     batch.dead_letters.extend(letters);
     batch.dead_letters.sort_by_key(|letter| letter.offset);
@@ -198,18 +219,11 @@ fn skip(mut batch: SourceBatch, source: &str, skips: &[Offsets], strict: bool) -
     Ok(batch)
 }
 
-/// The decoded row: the bytes it came from are gone.
-fn text_of_row(rows: &RecordBatch, row: usize) -> Vec<u8> {
-    let cell = |column: &arrow::array::ArrayRef| {
-        if column.is_null(row) { "NULL".to_string() } else { Value::of(column, row).map_or("?".to_string(), |value| value.to_string()) }
-    };
-    rows.columns().iter().map(cell).collect::<Vec<_>>().join(",").into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
+    use freshet_core::LetterForm;
 
     use super::*;
 
@@ -227,7 +241,9 @@ mod tests {
         assert_eq!((left.offsets, left.diffs, left.next_offset), (vec![4, 8], Some(vec![1, 1]), 10));
         let letters: Vec<(u64, &str)> = left.dead_letters.iter().map(|letter| (letter.offset, letter.reason.as_str())).collect();
         assert_eq!(letters, [(5, SKIPPED), (9, "not JSON")]);
-        assert_eq!(left.dead_letters[0].raw, b"11");
+        assert_eq!((left.dead_letters[0].raw.as_slice(), left.dead_letters[0].form), (&b"{\"a\":11}"[..], LetterForm::Change));
+        let alone = skip(batch(), "rides", &["rides:0:8".parse().unwrap()], false).unwrap();
+        assert_eq!((alone.dead_letters[0].raw.as_slice(), alone.dead_letters[0].form), (&b"{\"a\":13}"[..], LetterForm::Row));
         assert_eq!(skip(batch(), "rides", &skips, true).unwrap().dead_letters.len(), 1, "bad_data = 'fail' must not end the run");
         assert_eq!(skip(batch(), "trips", &skips, false).unwrap().offsets.len(), 4);
     }

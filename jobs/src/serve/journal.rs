@@ -1,5 +1,6 @@
-//! Which records are being computed, in a file that outlives the process. In: the records of each step before the workers get it. Out: for the
-//! supervisor, after a crash, the records of the steps that were open; for the engine, how small its next steps should be.
+//! Where a process went on from and which records are being computed, in a file that outlives it. In: the events of the checkpoint, and the
+//! records of each step before the workers get it. Out: for the supervisor, after a crash, both; for the engine, how small its next steps
+//! should be.
 //!
 //! One write of about a hundred bytes a step, without fsync: a process that dies does not take the page cache with it. Measured in
 //! `a_note_costs_microseconds`.
@@ -20,8 +21,8 @@ use crate::serve::order::Offsets;
 
 /// Rows of a usual step: so close to a suspect, steps end where it begins.
 const STEP_ROWS: u64 = 8192;
-/// The last line: what stands behind it is of a longer note before.
-const END: &str = "end";
+/// Begins the last line, before the events of the checkpoint: what stands behind it is of a longer note before.
+const END: &str = "end\t";
 
 /// Written by the ingest thread of a child.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ struct State {
     open: VecDeque<Vec<Offsets>>,
     /// Where each partition stands: the offset after the last one handed out.
     next: BTreeMap<(String, u32), u64>,
+    resumed: Option<u64>,
     written: String,
 }
 
@@ -90,7 +92,8 @@ impl Notes {
             *range = (range.0.min(offsets.from), range.1.max(offsets.to));
         }
         let lines = merged.iter().map(|((source, partition), (from, to))| format!("{from}\t{to}\t{partition}\t{source}\n"));
-        let text = lines.collect::<String>() + END + "\n";
+        let Some(resumed) = state.resumed else { return };
+        let text = lines.collect::<String>() + END + &format!("{resumed}\n");
         if text != state.written {
             // A note that cannot be written is missing when it is needed; the pipeline itself needs none.
             if let Err(error) = self.file.write_all_at(text.as_bytes(), 0) {
@@ -102,6 +105,12 @@ impl Notes {
 }
 
 impl StepJournal for Notes {
+    fn resumed(&self, events: u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.resumed = Some(events);
+        self.write(&mut state);
+    }
+
     fn opening(&self, _end: Epoch, records: &[StepRecords], open_steps: usize) {
         let named = |records: &StepRecords| Offsets {
             source: self.names.get(records.source).cloned().unwrap_or_default(),
@@ -134,21 +143,30 @@ impl StepJournal for Notes {
     }
 }
 
-/// The records of the steps that were open when the process ended; none if nothing is known.
-pub fn read_notes(path: &Path) -> Vec<Offsets> {
+/// What a process left behind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Left {
+    /// Events of the checkpoint it went on from; None if it did not come so far.
+    pub resumed_events: Option<u64>,
+    /// The records of the steps that were open when it ended.
+    pub batch: Vec<Offsets>,
+}
+
+/// Nothing is left if the file is not whole.
+pub fn read_notes(path: &Path) -> Left {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut found = Vec::new();
+    let mut batch = Vec::new();
     for line in text.lines() {
-        if line == END {
-            return found;
+        if let Some(events) = line.strip_prefix(END) {
+            return events.parse().map_or_else(|_| Left::default(), |events| Left { resumed_events: Some(events), batch });
         }
         let mut parts = line.splitn(4, '\t');
         let mut number = || parts.next()?.parse::<u64>().ok();
         let (Some(from), Some(to), Some(partition)) = (number(), number(), number()) else { break };
         let Some(source) = parts.next() else { break };
-        found.push(Offsets { source: source.to_string(), partition: partition as u32, from, to });
+        batch.push(Offsets { source: source.to_string(), partition: partition as u32, from, to });
     }
-    Vec::new()
+    Left::default()
 }
 
 #[cfg(test)]
@@ -159,7 +177,9 @@ mod tests {
 
     fn notes(path: &Path, suspects: &[&str], step_rows: Option<usize>) -> Notes {
         let suspects = suspects.iter().map(|text| text.parse().unwrap()).collect();
-        Notes::open(path, vec!["rides".into(), "trips\tx".into()], suspects, step_rows, None).unwrap()
+        let notes = Notes::open(path, vec!["rides".into(), "trips\tx".into()], suspects, step_rows, None).unwrap();
+        notes.resumed(7);
+        notes
     }
 
     fn records(source: usize, partition: u32, from: u64, to: u64) -> StepRecords {
@@ -167,7 +187,7 @@ mod tests {
     }
 
     fn texts(path: &Path) -> Vec<String> {
-        read_notes(path).iter().map(Offsets::argument).collect()
+        read_notes(path).batch.iter().map(Offsets::argument).collect()
     }
 
     #[test]
@@ -175,16 +195,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes");
         let notes = notes(&path, &[], None);
-        assert!(read_notes(&path).is_empty());
+        assert_eq!(read_notes(&path), Left { resumed_events: Some(7), batch: Vec::new() });
         notes.opening(Epoch(1), &[records(0, 0, 10, 19), records(1, 3, 5, 5)], 1);
         notes.opening(Epoch(2), &[records(0, 0, 20, 24)], 2);
         assert_eq!(texts(&path), ["rides:0:10-24", "trips\tx:3:5-5"]);
         notes.opening(Epoch(3), &[records(0, 0, 25, 29)], 1);
         assert_eq!(texts(&path), ["rides:0:25-29"]);
         notes.opening(Epoch(4), &[], 1);
-        assert!(read_notes(&path).is_empty());
-        std::fs::write(&path, "1\t2\t0\tri").unwrap();
-        assert!(read_notes(&path).is_empty(), "half a note is none");
+        assert_eq!(read_notes(&path), Left { resumed_events: Some(7), batch: Vec::new() });
+        for half in ["1\t2\t0\tri", "1\t2\t0\trides\nend\t"] {
+            std::fs::write(&path, half).unwrap();
+            assert_eq!(read_notes(&path), Left::default(), "half a note is none");
+        }
     }
 
     #[test]

@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::serve::catalog::Catalog;
+use crate::serve::journal::Left;
 use crate::serve::machine::{Action, Cause, Crash, Ending, Event, Machine, Phase, Record};
-use crate::serve::order::{Mode, Offsets, Order};
+use crate::serve::order::{Mode, Offsets, Order, Submission};
 use crate::serve::process::{Happened, Process};
 use crate::serve::report::{Beat, ObjectReport, date, machine_ms};
 
@@ -21,6 +22,10 @@ use crate::serve::report::{Beat, ObjectReport, date, machine_ms};
 const TICK: Duration = Duration::from_millis(50);
 /// Ticks between two looks at the size of the log.
 const LOG_TICKS: u32 = 100;
+/// More between two events, or less than nothing, is no time that was lived through: ticks alone come twenty times a second.
+const JUMP_MS_MIN: i64 = 2_000;
+/// Ticks between two looks at how much memory the process takes.
+const MEMORY_TICKS: u32 = 4;
 /// Requests of operators that wait; more are refused.
 const REQUESTS_MAX: usize = 16;
 
@@ -64,10 +69,14 @@ pub struct Shown {
     pub crashes: Vec<Crash>,
     pub skips: Vec<Offsets>,
     pub clock: String,
+    /// What the process takes, and what it may.
+    pub resident_bytes: Option<u64>,
+    pub memory_bytes: Option<u64>,
 }
 
 /// A pipeline, from outside.
 pub struct Handle {
+    submission: Submission,
     requests: mpsc::Sender<Request>,
     shown: Arc<RwLock<Shown>>,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -82,11 +91,28 @@ impl Handle {
     /// Begins to keep a pipeline.
     pub fn start(record: Record, common: Arc<Common>) -> Handle {
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-        let now = machine_ms();
+        let (now, submission) = (machine_ms(), record.submission.clone());
         let machine = Machine::new(record, common.stuck_ms, now);
-        let shown = Arc::new(RwLock::new(show(&machine, None)));
-        let keeper = Keeper { machine, common, process: None, shown: shown.clone(), done: false };
-        Handle { requests, shown, task: tokio::sync::Mutex::new(Some(tokio::spawn(keeper.run(inbox)))) }
+        let shown = Arc::new(RwLock::new(show(&machine, None, None)));
+        let keeper = Keeper { machine, common, process: None, shown: shown.clone(), resident: None, fed: now, done: false };
+        Handle { submission, requests, shown, task: tokio::sync::Mutex::new(Some(tokio::spawn(keeper.run(inbox)))) }
+    }
+
+    /// Why another one of its name is not taken, and the way out.
+    pub fn differs(&self, other: &Submission) -> String {
+        let (name, mine) = (&other.name, &self.submission);
+        if mine == other {
+            return format!("there is a pipeline {name} already, and it is this one: nothing to submit; freshet pipelines {name} shows how it fares");
+        }
+        let changed = other.scripts.iter().filter(|script| !mine.scripts.contains(script)).map(|script| script.name.as_str());
+        let gone =
+            mine.scripts.iter().filter(|script| other.scripts.iter().all(|other| other.name != script.name)).map(|script| script.name.as_str());
+        let scripts: Vec<&str> = changed.chain(gone).collect();
+        let what = if scripts.is_empty() { "its variables or settings differ".to_string() } else { format!("{} differ", scripts.join(", ")) };
+        format!(
+            "there is a pipeline {name} already, and {what}. What runs keeps its text: submit the new one under another name and drop the old one when it \
+             has caught up, or drop it first with its state (freshet drop {name})"
+        )
     }
 
     /// Errors: why that cannot be.
@@ -120,6 +146,10 @@ struct Keeper {
     common: Arc<Common>,
     process: Option<Process>,
     shown: Arc<RwLock<Shown>>,
+    /// What the process took at the last look.
+    resident: Option<u64>,
+    /// When the machine last heard of anything.
+    fed: u64,
     done: bool,
 }
 
@@ -141,6 +171,12 @@ impl Keeper {
                 },
                 _ = ticks.tick() => {
                     count = count.wrapping_add(1);
+                    if count.is_multiple_of(MEMORY_TICKS)
+                        && let Some(bytes) = self.process.as_ref().and_then(Process::resident_bytes)
+                    {
+                        self.resident = Some(bytes);
+                        let _ = self.feed(Event::Resident(bytes)).await;
+                    }
                     if count.is_multiple_of(LOG_TICKS) {
                         self.process.iter().for_each(Process::bound_log);
                     }
@@ -161,7 +197,13 @@ impl Keeper {
 
     /// One event and what follows from it; an action may be an event itself.
     async fn feed(&mut self, event: Event) -> Result<(), String> {
-        let mut actions = self.machine.step(event, machine_ms())?;
+        let now = machine_ms();
+        let passed = now.cast_signed() - self.fed.cast_signed();
+        self.fed = now;
+        if !(0..JUMP_MS_MIN).contains(&passed) {
+            self.machine.step(Event::Jumped(passed), now)?;
+        }
+        let mut actions = self.machine.step(event, now)?;
         while !actions.is_empty() {
             let mut more = Vec::new();
             for action in actions {
@@ -169,7 +211,7 @@ impl Keeper {
             }
             actions = more;
         }
-        let shown = show(&self.machine, self.process.as_ref().map(Process::id));
+        let shown = show(&self.machine, self.process.as_ref().map(Process::id), self.resident);
         *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
@@ -180,7 +222,7 @@ impl Keeper {
                 Ok(process) => self.process = Some(process),
                 Err(error) => {
                     let status = format!("it cannot be started: {error:#}");
-                    let ending = Ending { status, words: String::new(), batch: Vec::new(), cause: Cause::Crash };
+                    let ending = Ending { status, words: String::new(), left: Left::default(), cause: Cause::NotStarted };
                     return self.machine.step(Event::Exited(ending), machine_ms()).unwrap_or_default();
                 }
             },
@@ -229,7 +271,16 @@ async fn next(process: &mut Option<Process>) -> Happened {
     }
 }
 
-fn show(machine: &Machine, pid: Option<u32>) -> Shown {
+/// What a process says that only answers: its objects stand still with the pipeline, whatever they could do.
+fn halted(machine: &Machine, object: ObjectReport) -> ObjectReport {
+    let stands = matches!(machine.phase, Phase::Paused | Phase::CrashLooping | Phase::Failed);
+    if !stands || !["starting", "running", "idle"].contains(&object.state.as_str()) {
+        return object;
+    }
+    ObjectReport { state: machine.phase.name().into(), reason: object.reason.or_else(|| machine.reason.clone()), since: machine.since, ..object }
+}
+
+fn show(machine: &Machine, pid: Option<u32>, resident: Option<u64>) -> Shown {
     let (record, child) = (&machine.record, machine.child.as_ref());
     let ready = child.is_some_and(|child| child.ready);
     let none = Beat::default();
@@ -253,9 +304,11 @@ fn show(machine: &Machine, pid: Option<u32>) -> Shown {
         lag_seconds: child.and_then(|child| child.beat.as_ref()).map(|beat| beat.lag_ms as f64 / 1000.0),
         heard_ms: child.map(|child| child.heard),
         reasons: beat.reasons.clone(),
-        objects: beat.objects.clone(),
+        objects: beat.objects.iter().map(|object| halted(machine, object.clone())).collect(),
         crashes: record.crashes.clone(),
         skips: record.skips.clone(),
         clock: beat.clock.clone(),
+        resident_bytes: resident.filter(|_| pid.is_some()),
+        memory_bytes: record.submission.memory_bytes,
     }
 }

@@ -55,6 +55,11 @@ impl Link {
         Ok(link)
     }
 
+    /// It reads nothing and answers from its last checkpoint.
+    pub fn only_serves(&self) -> bool {
+        self.order.mode == Mode::ServeOnly
+    }
+
     /// What the supervisor says from now on. One caller takes it.
     pub fn told(&self) -> Option<mpsc::Receiver<Told>> {
         lock(&self.told).take()

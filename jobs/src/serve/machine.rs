@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::serve::journal::Left;
 use crate::serve::order::{Mode, Offsets, Submission};
 use crate::serve::report::{Beat, Report};
 
@@ -126,12 +127,16 @@ impl Crash {
 pub struct Ending {
     pub status: String,
     pub words: String,
-    pub batch: Vec<Offsets>,
+    pub left: Left,
     pub cause: Cause,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
+    /// It ended in order, with its checkpoint.
+    Clean,
+    /// The system gave no process, or no room for what it is told: no fault of the pipeline's.
+    NotStarted,
     /// A panic, a signal, an error while running.
     Crash,
     /// The SQL, the configuration or a record under bad_data = 'fail': a restart would end the same way.
@@ -149,6 +154,10 @@ pub enum Event {
     Reported(Report),
     Exited(Ending),
     Tick,
+    /// The process takes so many bytes of memory.
+    Resident(u64),
+    /// The clock shows so many ms more than have been lived through: it was set, or the supervisor or the machine had been stopped.
+    Jumped(i64),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -204,9 +213,15 @@ pub struct Child {
 impl Machine {
     /// `stuck_ms`: without progress for so long, a generation is replaced.
     pub fn new(record: Record, stuck_ms: u64, now: u64) -> Machine {
+        let phase = match (record.desired, &record.halt) {
+            (Desired::Stopped, _) => Phase::Stopped,
+            (Desired::Paused, _) => Phase::Paused,
+            (Desired::Running, Some(halt)) => halt.phase,
+            (Desired::Running, None) => Phase::Starting,
+        };
         Machine {
             record,
-            phase: Phase::Stopped,
+            phase,
             reason: None,
             since: now,
             child: None,
@@ -231,8 +246,26 @@ impl Machine {
             Event::Reported(report) => self.reported(report, now, &mut actions),
             Event::Exited(ending) => self.exited(ending, now, &mut actions),
             Event::Tick => self.tick(now, &mut actions),
+            Event::Resident(bytes) => self.resident(bytes, &mut actions),
+            Event::Jumped(ms) => self.jumped(ms),
         }
         Ok(actions)
+    }
+
+    fn resident(&mut self, bytes: u64, actions: &mut Vec<Action>) {
+        let Some(limit) = self.record.submission.memory_bytes.filter(|limit| bytes > *limit) else { return };
+        let Some(child) = self.child.as_mut().filter(|child| child.killed.is_none()) else { return };
+        child.killed = Some(format!("it took {} MiB of memory, more than the {} MiB of --memory", bytes >> 20, limit >> 20));
+        actions.push(Action::Kill);
+    }
+
+    /// Nobody was silent or late in time that nobody lived through.
+    fn jumped(&mut self, ms: i64) {
+        let moved = |at: &mut u64| *at = at.saturating_add_signed(ms);
+        self.due.iter_mut().for_each(moved);
+        if let Some(child) = &mut self.child {
+            [&mut child.started, &mut child.heard, &mut child.moved].into_iter().chain(&mut child.deadline).for_each(moved);
+        }
     }
 
     /// What the next generation looks at closely, and how many rows it takes at a time.
@@ -407,25 +440,28 @@ impl Machine {
         match self.phase {
             Phase::Starting | Phase::Running | Phase::Finished => self.crashed(&child, ending, now, actions),
             Phase::Stopping => match self.record.desired {
-                Desired::Stopped => self.enter(Phase::Stopped, None, now),
+                Desired::Stopped => {
+                    let loses = child.ready && child.mode == Mode::Run && ending.cause != Cause::Clean;
+                    let reason = loses.then(|| format!("it ended without its last checkpoint: {}: {}", ending.status, ending.words));
+                    self.enter(Phase::Stopped, reason, now);
+                }
                 Desired::Paused => self.serve_only(Phase::Paused, None, now, actions),
                 Desired::Running => self.start(now, actions),
             },
             // It ended while it was to pause: the last checkpoint is what is left.
             Phase::Pausing => self.serve_only(Phase::Paused, Some(format!("it ended while it paused: {}", ending.status)), now, actions),
-            Phase::Paused | Phase::CrashLooping | Phase::Failed => self.serving_failed(ending, now),
+            Phase::Paused | Phase::CrashLooping | Phase::Failed => self.serving_failed(&child, ending, now),
             Phase::Stopped | Phase::Restarting => {}
         }
     }
 
     fn crashed(&mut self, child: &Child, ending: Ending, now: u64, actions: &mut Vec<Action>) {
-        let resumed_events = child.beat.as_ref().and_then(|beat| beat.resumed_events);
-        let crash =
-            Crash { generation: self.record.generation, at: now, status: ending.status, words: ending.words, batch: ending.batch, resumed_events };
-        // It got on if it began beyond where the last one had begun, or was well for a while.
-        let before = self.record.crashes.last().filter(|_| self.streak > 0).and_then(|crash| crash.resumed_events);
+        let Left { resumed_events, batch } = ending.left;
+        let crash = Crash { generation: self.record.generation, at: now, status: ending.status, words: ending.words, batch, resumed_events };
+        // It got on if it began beyond where those before it had begun, or was well for a while. One that ended before it began tells nothing.
+        let before = self.record.crashes.iter().filter_map(|crash| crash.resumed_events).max();
         let healthy = child.ready && now.saturating_sub(child.started) >= HEALTHY_MS;
-        let moved = self.streak > 0 && resumed_events.unwrap_or(0) > before.unwrap_or(0);
+        let moved = resumed_events.zip(before).is_some_and(|(now, before)| now > before);
         self.streak = if healthy || moved { 1 } else { self.streak + 1 };
         self.backoffs = if healthy { 0 } else { self.backoffs };
         let sentence = crash.sentence();
@@ -436,7 +472,7 @@ impl Machine {
         match ending.cause {
             Cause::Final => self.halt(Phase::Failed, sentence, now, actions),
             // A start later may help, however often it takes.
-            Cause::Crash if child.unavailable => {
+            cause if child.unavailable || cause == Cause::NotStarted => {
                 self.streak -= 1;
                 self.wait(sentence, now, actions);
             }
@@ -461,8 +497,14 @@ impl Machine {
         self.serve_only(phase, Some(reason), now, actions);
     }
 
-    /// Who only serves starts again a few times.
-    fn serving_failed(&mut self, ending: Ending, now: u64) {
+    /// Who only serves starts again a few times, or as often as it takes if that was not its fault.
+    fn serving_failed(&mut self, child: &Child, ending: Ending, now: u64) {
+        if child.unavailable || ending.cause == Cause::NotStarted {
+            tracing::warn!(pipeline = self.record.submission.name, status = ending.status, "the last state cannot be served yet");
+            self.due = Some(now + backoff_ms(self.backoffs));
+            self.backoffs += 1;
+            return;
+        }
         self.serving_failures += 1;
         if self.serving_failures < CRASHES_MAX {
             self.due = Some(now + backoff_ms(self.serving_failures - 1));

@@ -17,6 +17,7 @@ fn record() -> Record {
             variables: BTreeMap::new(),
             workers: None,
             events_per_second: None,
+            memory_bytes: None,
         },
         desired: Desired::Running,
         generation: 0,
@@ -33,6 +34,10 @@ fn offsets(from: u64, to: u64) -> Offsets {
     Offsets { source: "rides".into(), partition: 0, from, to }
 }
 
+fn left(open: Offsets) -> Left {
+    Left { resumed_events: Some(0), batch: vec![open] }
+}
+
 fn ready() -> Event {
     Event::Reported(Report::Ready { flight: ([127, 0, 0, 1], 1).into(), http: ([127, 0, 0, 1], 2).into() })
 }
@@ -44,12 +49,16 @@ fn beat(change: impl FnOnce(&mut Beat)) -> Event {
 }
 
 fn killed() -> Event {
-    let ending = Ending { status: "killed by SIGKILL".into(), words: "the end".into(), batch: vec![offsets(120, 340)], cause: Cause::Crash };
-    Event::Exited(ending)
+    killed_from(Some(0))
+}
+
+fn killed_from(resumed_events: Option<u64>) -> Event {
+    let left = Left { resumed_events, batch: vec![offsets(120, 340)] };
+    Event::Exited(Ending { status: "killed by SIGKILL".into(), words: "the end".into(), left, cause: Cause::Crash })
 }
 
 fn exited() -> Event {
-    Event::Exited(Ending { status: "exit code 0".into(), words: String::new(), batch: Vec::new(), cause: Cause::Crash })
+    Event::Exited(Ending { status: "exit code 0".into(), words: String::new(), left: Left::default(), cause: Cause::Clean })
 }
 
 /// A pipeline that answers, at time 0.
@@ -114,14 +123,32 @@ fn progress_or_a_minute_of_health_begins_the_count_anew() {
         let mut machine = running();
         let mut now = 0;
         for crash in 0..10_u64 {
-            machine.step(beat(|beat| beat.resumed_events = Some(if healthy { 0 } else { crash })), now).unwrap();
             now += if healthy { HEALTHY_MS } else { 0 };
-            machine.step(killed(), now).unwrap();
+            machine.step(killed_from(Some(if healthy { 0 } else { crash })), now).unwrap();
             assert_eq!(machine.phase, Phase::Restarting, "{healthy} {crash}");
             now += BACKOFF_MS_MAX;
             machine.step(Event::Tick, now).unwrap();
             machine.step(ready(), now).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_crash_before_anything_was_restored_is_no_progress_and_hides_none() {
+    let mut machine = running();
+    let mut now = 0;
+    for (resumed, phase) in [(None, Phase::Restarting), (Some(600), Phase::Restarting), (None, Phase::CrashLooping)] {
+        machine.step(killed_from(resumed), now).unwrap();
+        assert_eq!(machine.phase, phase);
+        now += BACKOFF_MS_MAX;
+        machine.step(Event::Tick, now).unwrap();
+    }
+    let mut machine = running();
+    for (crash, resumed) in [Some(600), None, Some(601), None, Some(602)].into_iter().enumerate() {
+        machine.step(killed_from(resumed), now).unwrap();
+        assert_eq!(machine.phase, Phase::Restarting, "{crash}");
+        now += BACKOFF_MS_MAX;
+        machine.step(Event::Tick, now).unwrap();
     }
 }
 
@@ -133,7 +160,7 @@ fn what_is_away_at_the_start_is_tried_for_ever_with_growing_waits() {
     for (tries, wait) in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000].into_iter().enumerate() {
         machine.step(Event::Reported(Report::Failed { kind: "unavailable".into(), message: "no broker".into() }), now).unwrap();
         machine
-            .step(Event::Exited(Ending { status: "exit code 1".into(), words: "no broker".into(), batch: Vec::new(), cause: Cause::Crash }), now)
+            .step(Event::Exited(Ending { status: "exit code 1".into(), words: "no broker".into(), left: Left::default(), cause: Cause::Crash }), now)
             .unwrap();
         assert_eq!(machine.phase, Phase::Restarting, "{tries}");
         assert!(machine.step(Event::Tick, now + wait - 1).unwrap().is_empty());
@@ -145,7 +172,7 @@ fn what_is_away_at_the_start_is_tried_for_ever_with_growing_waits() {
 #[test]
 fn what_would_end_the_same_way_is_not_started_again() {
     let mut machine = running();
-    let wrong = Ending { status: "exit code 2".into(), words: "error: no such column".into(), batch: Vec::new(), cause: Cause::Final };
+    let wrong = Ending { status: "exit code 2".into(), words: "error: no such column".into(), left: Left::default(), cause: Cause::Final };
     assert_eq!(machine.step(Event::Exited(wrong), 5).unwrap(), [Action::Save, Action::Start(Mode::ServeOnly)]);
     assert_eq!(machine.phase, Phase::Failed);
     // It cannot even serve: a few tries, then the reason says so.
@@ -194,7 +221,56 @@ fn stop_and_leave_end_the_child_and_only_stop_is_remembered() {
     assert!(machine.step(Event::Tick, STOP_MS_MAX + 2).unwrap().is_empty());
     machine.step(killed(), STOP_MS_MAX + 3).unwrap();
     assert_eq!((machine.phase, machine.record.desired), (Phase::Stopped, Desired::Stopped));
+    assert!(machine.reason.as_deref().unwrap().contains("without its last checkpoint: killed by SIGKILL"), "{:?}", machine.reason);
     assert_eq!(machine.step(Event::Leave, 9).unwrap(), [Action::Done]);
+
+    let mut machine = running();
+    machine.step(Event::Stop, 1).unwrap();
+    machine.step(exited(), 2).unwrap();
+    assert_eq!((machine.phase, machine.reason), (Phase::Stopped, None));
+}
+
+#[test]
+fn nobody_takes_a_pipeline_for_stopped_before_it_has_begun() {
+    let before = |desired| Machine::new(Record { desired, ..record() }, STUCK, 0).phase;
+    assert_eq!([Desired::Running, Desired::Paused, Desired::Stopped].map(before), [Phase::Starting, Phase::Paused, Phase::Stopped]);
+}
+
+#[test]
+fn a_clock_that_is_set_and_a_supervisor_that_was_stopped_kill_nobody() {
+    for jump in [3_600_000, -3_600_000] {
+        let mut machine = running();
+        let start = 10_000_000;
+        machine.step(Event::Jumped(start), start as u64).unwrap();
+        let now = (start + jump) as u64;
+        machine.step(Event::Jumped(jump), now).unwrap();
+        assert!(machine.step(Event::Tick, now + STUCK - 1).unwrap().is_empty(), "{jump}");
+        assert_eq!(machine.step(Event::Tick, now + STUCK).unwrap(), [Action::Kill], "{jump}");
+        // And what waits for its restart waits no longer than before.
+        machine.step(killed(), now + STUCK).unwrap();
+        machine.step(Event::Jumped(-jump), start as u64 + STUCK).unwrap();
+        assert!(machine.step(Event::Tick, start as u64 + STUCK + BACKOFF_MS_MIN - 1).unwrap().is_empty());
+        assert_eq!(machine.step(Event::Tick, start as u64 + STUCK + BACKOFF_MS_MIN).unwrap(), [Action::Save, Action::Start(Mode::Run)]);
+    }
+}
+
+#[test]
+fn a_system_that_gives_no_process_is_no_crash_of_the_pipeline() {
+    let refused = || {
+        let status = "it cannot be started: no space left on device".to_string();
+        Event::Exited(Ending { status, words: String::new(), left: Left::default(), cause: Cause::NotStarted })
+    };
+    for begun in [record(), Record { desired: Desired::Paused, ..record() }] {
+        let mut machine = Machine::new(begun, STUCK, 0);
+        machine.step(Event::Begin, 0).unwrap();
+        for now in (0..10).map(|time| time * BACKOFF_MS_MAX) {
+            machine.step(refused(), now).unwrap();
+            assert!(matches!(machine.phase, Phase::Restarting | Phase::Paused), "{:?}", machine.phase);
+            assert!(machine.child.is_none());
+            machine.step(Event::Tick, now + BACKOFF_MS_MAX).unwrap();
+            assert!(machine.child.is_some(), "it is tried again for ever");
+        }
+    }
 }
 
 #[test]
@@ -232,4 +308,21 @@ fn a_generation_that_is_silent_or_does_not_get_on_is_replaced() {
         slow.step(Event::Reported(Report::Starting), second * 1_000).unwrap();
         assert_eq!(slow.step(Event::Tick, second * 1_000).unwrap() == [Action::Kill], second == 600, "{second}");
     }
+}
+
+#[test]
+fn a_generation_that_takes_more_memory_than_it_may_is_ended_once_and_says_so() {
+    let mut record = record();
+    record.submission.memory_bytes = Some(256 << 20);
+    let mut machine = Machine::new(record, STUCK, 0);
+    machine.step(Event::Begin, 0).unwrap();
+    machine.step(ready(), 10).unwrap();
+    assert_eq!(machine.step(Event::Resident(256 << 20), 20).unwrap(), []);
+    assert_eq!(machine.step(Event::Resident(300 << 20), 30).unwrap(), [Action::Kill]);
+    assert_eq!(machine.step(Event::Resident(310 << 20), 40).unwrap(), [], "it is being ended");
+    let ending = Ending { status: "killed by SIGKILL".into(), words: String::new(), left: left(offsets(3, 9)), cause: Cause::Crash };
+    machine.step(Event::Exited(ending), 50).unwrap();
+    let reason = machine.reason.clone().unwrap();
+    assert_eq!(machine.phase, Phase::Restarting);
+    assert!(reason.contains("it took 300 MiB of memory, more than the 256 MiB of --memory") && reason.contains("offsets 3–9"), "{reason}");
 }

@@ -36,6 +36,6 @@ mod supervisor;
 pub use commands::{SubmitOptions, Verb, change, drop_pipeline, pipelines, submit};
 pub use generation::{check, run as run_generation};
 pub use link::{Link, Told};
-pub use order::Offsets;
+pub use order::{Offsets, parse_bytes};
 pub use proxy::HEADER as PIPELINE_HEADER;
 pub use supervisor::{options, serve};

@@ -14,6 +14,19 @@ use serde::{Deserialize, Serialize};
 /// A name is also a folder.
 const NAME_BYTES_MAX: usize = 64;
 
+/// Less is taken up by the code and the threads of a process.
+const MEMORY_BYTES_MIN: u64 = 128 << 20;
+
+/// A number of bytes: `800MiB`, `2GB`, `1073741824`. Errors: what it is to look like.
+pub fn parse_bytes(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let digits = text.find(|symbol: char| !symbol.is_ascii_digit()).unwrap_or(text.len());
+    let units = [("", 1), ("KB", 1_000), ("KiB", 1 << 10), ("MB", 1_000_000), ("MiB", 1 << 20), ("GB", 1_000_000_000), ("GiB", 1 << 30)];
+    let unit = units.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text[digits..].trim()));
+    let bytes = unit.and_then(|(_, unit)| text[..digits].parse::<u64>().ok()?.checked_mul(unit));
+    bytes.with_context(|| format!("{text} is no number of bytes, such as 800MiB or 2GiB"))
+}
+
 /// A pipeline as somebody hands it in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +42,9 @@ pub struct Submission {
     /// Slows a replay down to this rate.
     #[serde(default)]
     pub events_per_second: Option<u64>,
+    /// A generation that takes more is ended, as the system would end it.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +66,8 @@ impl Submission {
         ensure!(!self.scripts.is_empty(), "pipeline {name} has no script");
         ensure!(self.workers != Some(0), "workers must be at least 1");
         ensure!(self.events_per_second != Some(0), "events_per_second must be at least 1");
+        let enough = self.memory_bytes.is_none_or(|bytes| bytes >= MEMORY_BYTES_MIN);
+        ensure!(enough, "memory must be at least {} MiB: a pipeline without rows needs about half of it", MEMORY_BYTES_MIN >> 20);
         ensure!(self.directory.is_absolute(), "directory {} is not absolute", self.directory.display());
         ensure!(self.directory.is_dir(), "directory {} is not there", self.directory.display());
         Ok(())
@@ -163,10 +181,23 @@ mod tests {
             variables: BTreeMap::new(),
             workers: None,
             events_per_second: None,
+            memory_bytes: None,
         };
         assert!(submission("taxi_2-b").check().is_ok());
         for name in ["", "..", "a/b", "-a", "ä", &"a".repeat(65)] {
             assert!(submission(name).check().unwrap_err().to_string().contains("is not understood"), "{name}");
+        }
+        let small = Submission { memory_bytes: Some(1 << 20), ..submission("taxi") };
+        assert!(small.check().unwrap_err().to_string().contains("at least 128 MiB"));
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, bytes) in [("7", 7), ("800MiB", 800 << 20), ("2 gib", 2 << 30), ("1GB", 1_000_000_000)] {
+            assert_eq!(parse_bytes(text).unwrap(), bytes);
+        }
+        for text in ["", "GiB", "1.5GiB", "7 apples", "99999999999999999999", "99999999999GiB"] {
+            assert!(parse_bytes(text).unwrap_err().to_string().contains("is no number of bytes"), "{text}");
         }
     }
 }

@@ -61,10 +61,8 @@ impl Pipelines {
         submission.check().map_err(|error| Refusal::Invalid(format!("{error:#}")))?;
         let _one_at_a_time = self.changing.lock().await;
         let name = submission.name.clone();
-        if self.handles().contains_key(&name) {
-            return Err(Refusal::Conflict(format!(
-                "there is a pipeline {name} already; drop it first (freshet drop {name}), or choose another name"
-            )));
+        if let Some(taken) = self.handles().get(&name) {
+            return Err(Refusal::Conflict(taken.differs(&submission)));
         }
         if self.handles().len() >= PIPELINES_MAX {
             return Err(Refusal::Conflict(format!("there are {PIPELINES_MAX} pipelines already; drop one first")));
@@ -90,7 +88,9 @@ impl Pipelines {
             flight: None,
             http: None,
         };
-        self.common.catalog.save(&record).map_err(|error| Refusal::Failed(format!("{error:#}")))?;
+        // A server that died while it dropped a pipeline of that name may have left its state behind.
+        let cleared = self.common.catalog.remove(&name).and_then(|()| self.common.catalog.save(&record));
+        cleared.map_err(|error| Refusal::Failed(format!("{error:#}")))?;
         let handle = Arc::new(Handle::start(record, self.common.clone()));
         let shown = handle.shown();
         self.all.write().unwrap_or_else(PoisonError::into_inner).insert(name, handle);

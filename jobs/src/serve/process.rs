@@ -27,6 +27,8 @@ const LOGS_KEPT: usize = 10;
 /// How much of the end of a log is looked at, and how many of its lines are the last words.
 const WORDS_BYTES_MAX: u64 = 64 << 10;
 const WORDS_LINES_MAX: usize = 4;
+/// How lines begin that every generation may write and that tell nothing of its end.
+const USUAL_WORDS: [&str; 4] = ["note: run with", "warning: ", "help: ", "resumed at "];
 /// What the dead has still to say in the pipe.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// How often a child is asked whether it still lives.
@@ -70,6 +72,13 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Memory that it takes; None: it has ended, or the system does not tell.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())?;
+        Some(kib * 1024)
     }
 
     /// The next report, or the end. May be called again after it was dropped unfinished.
@@ -123,10 +132,11 @@ impl Process {
 
     pub fn ending(&self, status: ExitStatus) -> Ending {
         let cause = match status.code() {
+            Some(0) => Cause::Clean,
             Some(code) if code == i32::from(WRONG) || code == i32::from(BAD_RECORD) => Cause::Final,
             _ => Cause::Crash,
         };
-        Ending { status: status_text(status), words: last_words(&self.log), batch: read_notes(&self.notes), cause }
+        Ending { status: status_text(status), words: last_words(&self.log), left: read_notes(&self.notes), cause }
     }
 }
 
@@ -214,7 +224,7 @@ fn last_words(log: &Path) -> String {
         return String::new();
     }
     let text = String::from_utf8_lossy(&bytes);
-    let said = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: run with"));
+    let said = text.lines().map(str::trim).filter(|line| !line.is_empty() && !USUAL_WORDS.iter().any(|usual| line.starts_with(usual)));
     let lines: Vec<&str> = said.collect();
     // A panic tells most in its first two lines; what follows is the way there.
     let panic = lines.iter().rposition(|line| line.contains(" panicked at ")).map(|at| &lines[at..(at + 2).min(lines.len())]);
@@ -236,6 +246,8 @@ mod tests {
         std::fs::write(&log, "a\nb\n\nerror: c\nd\nmemory allocation of 5 bytes failed\n").unwrap();
         assert_eq!(last_words(&log), "b error: c d memory allocation of 5 bytes failed");
         assert_eq!(last_words(&folder.path().join("none")), "");
+        std::fs::write(&log, "warning: p.sql:1:2: state grows\n  help: LATENESS\nresumed at 2026-01-01 00:00, after 5 events\n").unwrap();
+        assert_eq!(last_words(&log), "", "who was killed said nothing");
     }
 
     #[test]

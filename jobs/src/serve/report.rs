@@ -35,14 +35,12 @@ pub struct Beat {
     pub epoch: u64,
     pub closed: Option<u64>,
     pub events: u64,
-    /// Events before the checkpoint this generation went on from.
-    pub resumed_events: Option<u64>,
     pub durable: Option<u64>,
     pub open_steps: u64,
     /// How often sources have been asked for rows.
     pub polls: u64,
     pub finished: bool,
-    /// Something it needs is away, or it waits for a trainer: then time may stand still.
+    /// Something it needs is away, or it waits for a trainer or writes a checkpoint: then time may stand still.
     pub waits: bool,
     pub lag_ms: u64,
     /// None: unknown.
@@ -85,12 +83,11 @@ impl Beat {
             epoch: status.epoch.0,
             closed: status.views.iter().map(|view| view.closed).min().flatten().map(|epoch| epoch.0),
             events: status.events,
-            resumed_events: status.resumed.map(|(_, events)| events),
             durable: status.checkpoint_epoch.or(status.resumed.map(|(epoch, _)| epoch)).map(|epoch| epoch.0),
             open_steps: status.queue_depth,
             polls: 0,
             finished: status.finished,
-            waits: states || status.jobs.iter().any(|job| job.running.is_some()),
+            waits: states || status.checkpointing || status.jobs.iter().any(|job| job.running.is_some()),
             lag_ms: lags.max().unwrap_or(0),
             lag_rows,
             reasons: reasons_not_ready(status),
@@ -116,10 +113,16 @@ fn objects(status: &PipelineStatus) -> Vec<ObjectReport> {
         ..object("source", &source.name, &source.state)
     });
     let views = status.views.iter().map(|view| ObjectReport { lag_ms: Some(view.lag_ms), ..object("view", &view.name, &view.state) });
-    let sinks = status.sinks.iter().map(|sink| object("sink", &sink.name, &sink.state));
+    let sinks = status.sinks.iter().map(|sink| ObjectReport {
+        lag_ms: Some(sink.lag_ms),
+        lag_rows: Some(sink.lag_rows),
+        ..object("sink", &sink.name, &sink.state)
+    });
     let models = status.models.iter().map(|model| object("model", &model.name, &model.state));
     let jobs = status.jobs.iter().map(|job| object("job", &job.name, &job.state));
-    sources.chain(views).chain(sinks).chain(models).chain(jobs).collect()
+    let checkpoints =
+        status.checkpoints.iter().map(|state| ObjectReport { lag_ms: status.checkpoint_age_ms, ..object("checkpoints", "checkpoints", state) });
+    sources.chain(views).chain(sinks).chain(models).chain(jobs).chain(checkpoints).collect()
 }
 
 /// The kind of an error, as it travels.
@@ -163,6 +166,9 @@ mod tests {
         status.sources[1].state.state = State::Retrying;
         let beat = Beat::of(&status);
         assert_eq!((beat.lag_rows, beat.waits), (None, true));
+        status.sources[1].state.state = State::Running;
+        status.checkpointing = true;
+        assert!(Beat::of(&status).waits, "a checkpoint takes as long as it takes");
         let report = Report::Beat(Box::new(beat));
         assert_eq!(serde_json::from_str::<Report>(&serde_json::to_string(&report).unwrap()).unwrap(), report);
     }

@@ -7,7 +7,9 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
-use freshet_core::{Comparison, FeatureColumn, FeatureSpec, LatestSpec, NodeId, Op, RollingAggregate, RollingSpec, Window, WindowEdge};
+use freshet_core::{
+    AggregateFunction, Comparison, FeatureColumn, FeatureSpec, LatestSpec, NodeId, Op, RollingAggregate, RollingSpec, Window, WindowEdge,
+};
 
 use super::Lowering;
 use super::aggregate::{Call, call_of, group_keys};
@@ -75,11 +77,7 @@ impl Lowering<'_> {
                     .help("count the distinct values in a materialised view with GROUP BY")
                     .at_expr(&aggregate.aggr_expr[*index]));
             }
-            if call.label.is_some() {
-                return Err(Refusal::new("auc over a window is not supported yet")
-                    .help("log_loss and brier have windows; auc: in a materialised view with GROUP BY")
-                    .at_expr(&aggregate.aggr_expr[*index]));
-            }
+            refuse_unmergeable(&call, input_schema)?;
             let (window, filter) = window_of(&call, &time, input_schema)?;
             check_hop(&window, query.hop_ms)?;
             wanted.extend(call.argument.iter().chain(&filter).cloned());
@@ -117,6 +115,26 @@ impl Lowering<'_> {
         };
         Ok(self.push(Op::Feature { spec: FeatureSpec::Rolling(spec), eager: false }, vec![node], Arc::new(Schema::new(fields))))
     }
+}
+
+/// Errors: an aggregate that is not the sum of those of its windows' parts.
+fn refuse_unmergeable(call: &Call, schema: &DFSchema) -> Result<()> {
+    let name = call.function.sql();
+    let Some(argument) = &call.argument else { return Ok(()) };
+    if !call.function.merges() {
+        let help = match call.function {
+            AggregateFunction::Auc => "log_loss and brier have windows; auc: in a materialised view with GROUP BY",
+            _ => "keep it in a materialised view with GROUP BY",
+        };
+        return Err(Refusal::new(format!("{name} over a window is not supported yet")).help(help).at_expr(argument));
+    }
+    let data_type = argument.get_type(schema)?;
+    if matches!(call.function, AggregateFunction::Sum | AggregateFunction::Avg) && matches!(data_type, DataType::Decimal128(_, _)) {
+        return Err(Refusal::new(format!("{name} of {data_type} is not supported in a feature view yet"))
+            .help(format!("{name}(CAST({} AS DOUBLE))", crate::now::readable(argument)))
+            .at_expr(argument));
+    }
+    Ok(())
 }
 
 /// The output columns as expressions over the aggregate below them.

@@ -12,6 +12,9 @@ use crate::refusal::Result;
 
 impl Lowering<'_> {
     pub(super) fn filter(&mut self, filter: &Filter) -> Result<NodeId> {
+        if let Some(node) = self.kept_ranks(filter, None)? {
+            return Ok(node);
+        }
         let input = self.lower(&filter.input)?;
         self.filtered(input, &filter.predicate, filter.input.schema())
     }

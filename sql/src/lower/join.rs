@@ -1,142 +1,218 @@
-//! Inner joins by equality, semi joins as inner joins with a DISTINCT right side, and cross joins with a single row.
+//! Joins of every kind. In: DataFusion's node. Out: one join, with what its keys compute in columns below it, and the columns the query sees
+//! above it.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
-use datafusion::common::{DFSchema, JoinType, NullEquality, ScalarValue};
-use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan};
-use freshet_core::{NodeId, Op};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::common::{DFSchema, JoinType, NullEquality, ScalarValue, TableReference};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, Operator};
+use freshet_core::{ExprRef, JoinKind, NodeId, Op};
 
 use super::Lowering;
 use crate::expr::{bare, compile};
 use crate::now::mentions_now;
 use crate::refusal::{Refusal, Result};
+use crate::subquery::SingleRow;
+
+/// A side of a join with its keys in columns.
+struct Side {
+    /// As the query has it.
+    node: NodeId,
+    /// With further columns for keys that are computed.
+    wide: NodeId,
+    keys: Vec<usize>,
+}
 
 impl Lowering<'_> {
     pub(super) fn join(&mut self, join: &Join) -> Result<NodeId> {
-        check(join)?;
-        let left = self.lower(&join.left)?;
-        let right = self.lower(&join.right)?;
-        let (left_keys, right_keys): (Vec<Expr>, Vec<Expr>) = join.on.iter().cloned().unzip();
-        let (left_wide, left_columns) = self.extend(left, join.left.schema(), &left_keys)?;
-        let (right_wide, right_columns) = self.extend(right, join.right.schema(), &right_keys)?;
-        if join.join_type == JoinType::LeftSemi {
-            return Ok(self.semi_join(left, left_wide, left_columns, right_wide, &right_columns));
+        if let JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark = join.join_type {
+            return self.swapped(join);
         }
-        let extended = left_wide != left || right_wide != right;
-        let both = join.left.schema().join(join.right.schema())?;
+        let kind = kind_of(join)?;
         let condition = condition(join)?;
-        let within = !extended && !mentions_now_in(&condition);
-        let residual = match &condition {
-            Some(condition) if within => {
-                split_conjunction(condition).into_iter().map(|conjunct| compile(conjunct, &both)).collect::<Result<Vec<_>>>()?
-            }
-            _ => Vec::new(),
-        };
-        let schema = self.joined_schema(left_wide, right_wide);
-        let op = Op::Join { left_keys: left_columns, right_keys: right_columns, residual };
-        let mut node = self.push(op, vec![left_wide, right_wide], schema);
-        if extended {
-            let second = self.width(left_wide);
-            let own: Vec<usize> = (0..self.width(left)).chain(second..second + self.width(right)).collect();
-            node = self.pick(node, &own);
+        let left = self.side(&join.left, join.on.iter().map(|(left, _)| left))?;
+        let right = self.side(&join.right, join.on.iter().map(|(_, right)| right))?;
+        let nulls_equal = join.null_equality == NullEquality::NullEqualsNull;
+        if kind == JoinKind::Inner && (left.is_extended() || right.is_extended() || condition.as_ref().is_some_and(mentions_now)) {
+            let node = self.push_join(kind, &left, &right, nulls_equal, Vec::new());
+            let node = self.own_columns(node, kind, &left, &right);
+            let both = join.left.schema().join(join.right.schema())?;
+            return condition.map_or(Ok(node), |condition| self.filtered(node, &condition, &both));
         }
-        match condition {
-            Some(condition) if !within => self.filtered(node, &condition, &both),
-            _ => Ok(node),
+        if let Some(condition) = condition.as_ref().filter(|condition| mentions_now(condition)) {
+            return Err(Refusal::new("a condition on now() in the ON of an outer join changes its partners without input")
+                .help("filter the side first: JOIN (SELECT … FROM t WHERE ts > now() - INTERVAL '1 hour') AS t ON …")
+                .at_expr(condition)
+                .about_now());
+        }
+        match (&condition, kind) {
+            (None, _) => {
+                let node = self.push_join(kind, &left, &right, nulls_equal, Vec::new());
+                Ok(self.own_columns(node, kind, &left, &right))
+            }
+            (Some(condition), JoinKind::NullAwareAnti | JoinKind::NullAwareMark) => self.null_aware_join(join, kind, condition, left, right),
+            (Some(condition), _) => {
+                let residual = self.residual(condition, join, &left, &right)?;
+                let node = self.push_join(kind, &left, &right, nulls_equal, residual);
+                Ok(self.own_columns(node, kind, &left, &right))
+            }
         }
     }
 
-    /// Left rows that have a partner: each right key once, so that no left row is multiplied.
-    fn semi_join(&mut self, left: NodeId, left_wide: NodeId, left_keys: Vec<usize>, right: NodeId, right_keys: &[usize]) -> NodeId {
-        let right_schema = self.schema(right);
-        let fields: Vec<Field> = right_keys.iter().map(|key| right_schema.field(*key).clone()).collect();
-        let keys = self.push(Op::Aggregate { keys: right_keys.to_vec(), calls: Vec::new() }, vec![right], Arc::new(Schema::new(fields)));
-        let schema = self.joined_schema(left_wide, keys);
-        let op = Op::Join { left_keys, right_keys: (0..right_keys.len()).collect(), residual: Vec::new() };
-        let node = self.push(op, vec![left_wide, keys], schema);
-        let own: Vec<usize> = (0..self.width(left)).collect();
+    /// A RIGHT JOIN is a LEFT JOIN of its sides the other way round.
+    fn swapped(&mut self, join: &Join) -> Result<NodeId> {
+        let swapped = Join {
+            left: join.right.clone(),
+            right: join.left.clone(),
+            on: join.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect(),
+            join_type: join.join_type.swap(),
+            ..join.clone()
+        };
+        let node = self.join(&swapped)?;
+        if join.join_type != JoinType::Right {
+            return Ok(node);
+        }
+        let (left, right) = (join.left.schema().fields().len(), join.right.schema().fields().len());
+        let order: Vec<usize> = (right..right + left).chain(0..right).collect();
+        Ok(self.pick(node, &order))
+    }
+
+    fn side<'e>(&mut self, plan: &LogicalPlan, keys: impl Iterator<Item = &'e Expr>) -> Result<Side> {
+        let node = self.lower(plan)?;
+        let keys: Vec<Expr> = keys.cloned().collect();
+        let (wide, keys) = self.extend(node, plan.schema(), &keys)?;
+        Ok(Side { node, wide, keys })
+    }
+
+    fn push_join(&mut self, kind: JoinKind, left: &Side, right: &Side, nulls_equal: bool, residual: Vec<ExprRef>) -> NodeId {
+        let mut fields: Vec<FieldRef> = self.schema(left.wide).fields().iter().cloned().collect();
+        if kind == JoinKind::Full {
+            fields = fields.iter().map(nullable).collect();
+        }
+        match kind {
+            JoinKind::Inner => fields.extend(self.schema(right.wide).fields().iter().cloned()),
+            JoinKind::Left | JoinKind::Full => fields.extend(self.schema(right.wide).fields().iter().map(nullable)),
+            JoinKind::Mark | JoinKind::NullAwareMark => fields.push(Arc::new(Field::new("mark", DataType::Boolean, true))),
+            JoinKind::Semi | JoinKind::Anti | JoinKind::NullAwareAnti => {}
+        }
+        let op = Op::Join { kind, left_keys: left.keys.clone(), right_keys: right.keys.clone(), nulls_equal, residual };
+        self.push(op, vec![left.wide, right.wide], Arc::new(Schema::new(fields)))
+    }
+
+    /// Without the columns that were added for keys.
+    fn own_columns(&mut self, node: NodeId, kind: JoinKind, left: &Side, right: &Side) -> NodeId {
+        if !(left.is_extended() || right.is_extended() && kind.shows_right()) {
+            return node;
+        }
+        let second = self.width(left.wide);
+        let behind = if kind.shows_right() { self.width(right.node) } else { usize::from(kind.has_mark()) };
+        let own: Vec<usize> = (0..self.width(left.node)).chain(second..second + behind).collect();
         self.pick(node, &own)
     }
 
-    fn joined_schema(&self, left: NodeId, right: NodeId) -> Arc<Schema> {
-        let (left, right) = (self.schema(left), self.schema(right));
-        Arc::new(Schema::new(left.fields().iter().chain(right.fields()).cloned().collect::<Vec<_>>()))
+    /// The conjuncts over the columns of both sides as the join has them.
+    fn residual(&mut self, condition: &Expr, join: &Join, left: &Side, right: &Side) -> Result<Vec<ExprRef>> {
+        let mut fields: Vec<(Option<TableReference>, FieldRef)> = Vec::new();
+        for (side, schema) in [(left, join.left.schema()), (right, join.right.schema())] {
+            let own = schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone()));
+            let wide = self.schema(side.wide);
+            let start = fields.len();
+            let added = (self.width(side.node)..self.width(side.wide))
+                .map(|index| (None, Arc::new(Field::new(format!("{}$", start + index), wide.field(index).data_type().clone(), true))));
+            fields.extend(own.chain(added).collect::<Vec<_>>());
+        }
+        let both = DFSchema::new_with_metadata(fields, Default::default())?;
+        split_conjunction(condition).into_iter().map(|conjunct| compile(conjunct, &both)).collect()
+    }
+
+    /// A list that a condition, too, says the rows of: what is compared becomes a condition itself, of which "unknown" is no "no".
+    fn null_aware_join(&mut self, join: &Join, kind: JoinKind, condition: &Expr, left: Side, right: Side) -> Result<NodeId> {
+        let (value, element) = join.on.first().expect("NOT IN compares a value").clone();
+        let of_other_keys = |side: &Side| Side { node: side.node, wide: side.wide, keys: side.keys[1..].to_vec() };
+        let unknown = Expr::or(value.clone().is_null(), element.clone().is_null());
+        if kind == JoinKind::NullAwareAnti {
+            let equal = Expr::BinaryExpr(BinaryExpr::new(Box::new(value), Operator::Eq, Box::new(element)));
+            let condition = Expr::and(Expr::or(equal, unknown), condition.clone());
+            let (left, right) = (of_other_keys(&left), of_other_keys(&right));
+            let residual = self.residual(&condition, join, &left, &right)?;
+            let node = self.push_join(JoinKind::Anti, &left, &right, false, residual);
+            return Ok(self.own_columns(node, JoinKind::Anti, &left, &right));
+        }
+        let residual = self.residual(condition, join, &left, &right)?;
+        let equal = self.push_join(JoinKind::Mark, &left, &right, false, residual);
+        let marked = Side { node: left.node, wide: equal, keys: left.keys[1..].to_vec() };
+        let others = of_other_keys(&right);
+        let unknown = self.residual(&Expr::and(unknown, condition.clone()), join, &marked, &others)?;
+        let both = self.push_join(JoinKind::Mark, &marked, &others, false, unknown);
+        self.three_valued(both, self.width(left.node), self.width(left.wide))
+    }
+
+    /// The first columns, then a mark made of two: equal, and else unknown.
+    fn three_valued(&mut self, node: NodeId, own: usize, marks: usize) -> Result<NodeId> {
+        let schema = self.schema(node);
+        let mut fields: Vec<(Option<TableReference>, FieldRef)> = Vec::new();
+        for (index, field) in schema.fields().iter().enumerate() {
+            fields.push((None, Arc::new(Field::new(format!("{index}$"), field.data_type().clone(), true))));
+        }
+        let named = DFSchema::new_with_metadata(fields, Default::default())?;
+        let column = |index: usize| Expr::Column(datafusion::common::Column::new_unqualified(format!("{index}$")));
+        let unknown = datafusion::logical_expr::when(column(marks + 1), Expr::Literal(ScalarValue::Boolean(None), None))
+            .otherwise(Expr::Literal(ScalarValue::Boolean(Some(false)), None))?;
+        let mark = datafusion::logical_expr::when(column(marks), Expr::Literal(ScalarValue::Boolean(Some(true)), None)).otherwise(unknown)?;
+        let mut exprs: Vec<ExprRef> = (0..own).map(|index| super::project::column(&schema, index)).collect();
+        exprs.push(compile(&mark, &named)?);
+        let mut names: Vec<String> = (0..own).map(|index| schema.field(index).name().clone()).collect();
+        names.push("mark".into());
+        Ok(self.project(node, exprs, names))
     }
 }
 
-fn mentions_now_in(condition: &Option<Expr>) -> bool {
-    condition.as_ref().is_some_and(mentions_now)
+impl Side {
+    fn is_extended(&self) -> bool {
+        self.node != self.wide
+    }
+}
+
+fn nullable(field: &FieldRef) -> FieldRef {
+    Arc::new(field.as_ref().clone().with_nullable(true))
 }
 
 /// The residual condition; a constant TRUE is none.
 fn condition(join: &Join) -> Result<Option<Expr>> {
     let condition = join.filter.clone().map(bare).transpose()?;
-    Ok(condition.filter(|condition| !matches!(condition, Expr::Literal(ScalarValue::Boolean(Some(true)), _))))
+    let is_true = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Boolean(Some(true)), _));
+    Ok(condition.and_then(|condition| conjunction(split_conjunction(&condition).into_iter().filter(|part| !is_true(part)).cloned())))
 }
 
-fn check(join: &Join) -> Result<()> {
-    let place = |refusal: Refusal| match join.on.first() {
-        Some((left, right)) => refusal.at_expr(left).at_expr(right),
-        None => join.filter.iter().fold(refusal, |refusal, filter| refusal.at_expr(filter)),
-    };
-    if join.null_equality == NullEquality::NullEqualsNull {
-        return Err(place(Refusal::new("INTERSECT and EXCEPT are not supported yet").help("join on the columns, or write WHERE … IN (SELECT …)")));
-    }
-    match join.join_type {
-        JoinType::Inner => {}
-        JoinType::Left if join.on.is_empty() && condition(join)?.is_none() && is_single_row(&join.right) => return Ok(()),
-        JoinType::LeftSemi if join.on.is_empty() || condition(join)?.is_some() => {
-            return Err(place(Refusal::new("EXISTS and IN are supported with equality only").help("move the other condition into a join")));
+fn kind_of(join: &Join) -> Result<JoinKind> {
+    Ok(match join.join_type {
+        JoinType::Inner => JoinKind::Inner,
+        // A value: there is always one row, or an error.
+        JoinType::Left if join.on.is_empty() && condition(join)?.is_none() && is_single_row(&join.right) => JoinKind::Inner,
+        JoinType::Left => JoinKind::Left,
+        JoinType::Full => JoinKind::Full,
+        JoinType::LeftSemi => JoinKind::Semi,
+        JoinType::LeftAnti if join.null_aware => JoinKind::NullAwareAnti,
+        JoinType::LeftAnti => JoinKind::Anti,
+        JoinType::LeftMark if join.null_aware => JoinKind::NullAwareMark,
+        JoinType::LeftMark => JoinKind::Mark,
+        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+            return Err(Refusal::new("a right join was not turned round; that is a bug of Freshet"));
         }
-        JoinType::LeftSemi => return Ok(()),
-        JoinType::LeftAnti | JoinType::RightAnti => {
-            return Err(place(
-                Refusal::new("NOT IN, NOT EXISTS and EXCEPT are not supported yet").help("count the partners with GROUP BY and keep those with none"),
-            ));
-        }
-        JoinType::LeftMark | JoinType::RightMark => {
-            return Err(place(
-                Refusal::new("EXISTS and IN are supported as conditions of their own, not under OR").help("write a UNION of two queries"),
-            ));
-        }
-        JoinType::Left | JoinType::Right | JoinType::Full if is_scalar_subquery(join) => {
-            return Err(place(
-                Refusal::new("this scalar subquery may have no row or more than one").help("aggregate it without GROUP BY, or write it as a JOIN"),
-            ));
-        }
-        JoinType::Left | JoinType::Right | JoinType::Full | JoinType::RightSemi => {
-            return Err(place(
-                Refusal::new("outer joins are not supported yet")
-                    .help("use an inner JOIN; features of a left row come by LEFT JOIN FEATURES(service) FOR SYSTEM_TIME AS OF now()"),
-            ));
-        }
-    }
-    if join.on.is_empty() && !is_single_row(&join.left) && !is_single_row(&join.right) {
-        return Err(place(
-            Refusal::new("a join needs at least one equality between its sides, or one side that is a single row")
-                .help("add ON left.key = right.key; a subquery used as a value must be an aggregate without GROUP BY"),
-        ));
-    }
-    Ok(())
+    })
 }
 
-/// The optimiser names what it makes of a scalar subquery.
-fn is_scalar_subquery(join: &Join) -> bool {
-    fn named(schema: &DFSchema) -> bool {
-        schema.iter().any(|(qualifier, _)| qualifier.is_some_and(|name| name.table().starts_with("__scalar_sq")))
-    }
-    named(join.left.schema()) || named(join.right.schema())
-}
-
-/// True if the plan yields exactly one row whatever its input: an aggregate without keys.
-fn is_single_row(plan: &LogicalPlan) -> bool {
+/// True if the plan yields exactly one row whatever its input: an aggregate without keys, or what stands for a value.
+pub(crate) fn is_single_row(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         LogicalPlan::Projection(projection) => is_single_row(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => is_single_row(&alias.input),
         LogicalPlan::Join(join) => is_single_row(&join.left) && is_single_row(&join.right) && join.on.is_empty() && join.filter.is_none(),
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        LogicalPlan::Values(values) => values.values.len() == 1,
+        LogicalPlan::Extension(extension) => extension.node.as_any().is::<SingleRow>(),
         _ => false,
     }
 }

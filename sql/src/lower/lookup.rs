@@ -8,13 +8,40 @@ use freshet_core::{LookupPart, LookupTime, NodeId, Op, ServiceColumn, ServiceDef
 
 use super::project::column;
 use super::{AskedColumn, Lowering};
+use crate::existence::Marked;
 use crate::prediction::Prediction;
 use crate::refusal::{Refusal, Result};
 use crate::relation::{Asked, FeatureLookup, service_input};
+use crate::set_operation::Counted;
+use crate::subquery::SingleRow;
+use crate::temporal::TemporalJoin;
+use crate::windowing::{ArrivalNode, CloseNode, WindowTvf};
 
 impl Lowering<'_> {
     pub(super) fn extension(&mut self, extension: &Extension) -> Result<NodeId> {
         let node = extension.node.as_any();
+        if let Some(set) = node.downcast_ref::<Counted>() {
+            return self.set_operation(set);
+        }
+        if let Some(marked) = node.downcast_ref::<Marked>() {
+            return self.lower(&marked.input);
+        }
+        if let Some(value) = node.downcast_ref::<SingleRow>() {
+            let input = self.lower(&value.input)?;
+            return Ok(self.push(Op::SingleRow, vec![input], self.nullable(input)));
+        }
+        if let Some(tvf) = node.downcast_ref::<WindowTvf>() {
+            return self.windows(tvf);
+        }
+        if let Some(close) = node.downcast_ref::<CloseNode>() {
+            return self.emit_on_close(close);
+        }
+        if let Some(arrival) = node.downcast_ref::<ArrivalNode>() {
+            return self.arrival(arrival);
+        }
+        if let Some(join) = node.downcast_ref::<TemporalJoin>() {
+            return self.temporal_join(join);
+        }
         match (node.downcast_ref::<FeatureLookup>(), node.downcast_ref::<Prediction>()) {
             (Some(lookup), _) => self.lookup(lookup),
             (None, Some(prediction)) => self.predict(prediction),

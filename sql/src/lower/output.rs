@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, Fields, IntervalUnit, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Cast, Expr};
 use freshet_core::NodeId;
@@ -23,14 +23,14 @@ impl Lowering<'_> {
             if !names.insert(field.name().clone()) {
                 return Err(Refusal::new(format!("two columns are called {}", field.name())).help(format!("rename one: … AS {}_2", field.name())));
             }
-            exprs.push(match field.data_type() {
-                DataType::Utf8View | DataType::LargeUtf8 => {
+            exprs.push(match stored_as(field.data_type()) {
+                Some(same) if same == *field.data_type() => column(&own, index),
+                Some(stored) => {
                     let (qualifier, field) = schema.qualified_field(index);
                     let column = Expr::Column(datafusion::common::Column::from((qualifier, field)));
-                    compile(&Expr::Cast(Cast::new(Box::new(column), DataType::Utf8)), schema)?
+                    compile(&Expr::Cast(Cast::new(Box::new(column), stored)), schema)?
                 }
-                data_type if storable(data_type) => column(&own, index),
-                other => return Err(unstorable(field.name(), other)),
+                None => return Err(unstorable(field.name(), field.data_type())),
             });
         }
         let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
@@ -49,7 +49,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The types of columns that views, keys and files know.
+/// The types of columns that sources, features and keys know.
 pub(crate) fn storable(data_type: &DataType) -> bool {
     match data_type {
         DataType::Boolean | DataType::Utf8 | DataType::Binary | DataType::Date32 | DataType::Decimal128(_, _) => true,
@@ -59,15 +59,30 @@ pub(crate) fn storable(data_type: &DataType) -> bool {
     }
 }
 
+/// The type that a view holds a column as: its own, or the one it means the same in. None if no view can hold it.
+pub(crate) fn stored_as(data_type: &DataType) -> Option<DataType> {
+    let nested = |field: &FieldRef| Some(Arc::new(field.as_ref().clone().with_data_type(stored_as(field.data_type())?)));
+    Some(match data_type {
+        plain if storable(plain) => plain.clone(),
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Date64 => DataType::Timestamp(TimeUnit::Millisecond, None),
+        DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) => data_type.clone(),
+        DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
+        DataType::Dictionary(_, values) => stored_as(values)?,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => DataType::List(nested(item)?),
+        DataType::Struct(fields) if !fields.is_empty() => DataType::Struct(fields.iter().map(nested).collect::<Option<Fields>>()?),
+        DataType::Map(entries, sorted) => DataType::Map(nested(entries)?, *sorted),
+        _ => return None,
+    })
+}
+
 fn unstorable(name: &str, data_type: &DataType) -> Refusal {
-    let refusal = Refusal::new(format!("column {name} is {data_type}, which no view can hold yet"));
+    let refusal = Refusal::new(format!("column {name} is {data_type}, which no view can hold"));
     match data_type {
         DataType::Null => refusal.help(format!("give it a type: CAST(NULL AS VARCHAR) AS {name}")),
-        DataType::Interval(_) | DataType::Duration(_) => refusal.help("subtract epochs instead: date_part('epoch', a) - date_part('epoch', b)"),
-        DataType::Struct(fields) if !fields.is_empty() => {
-            refusal.help(format!("select its fields one by one: (…)['{}'] AS {}, …", fields[0].name(), fields[0].name()))
-        }
-        DataType::Struct(_) | DataType::List(_) | DataType::LargeList(_) => refusal.help("select its fields or elements one by one"),
+        DataType::List(_) | DataType::LargeList(_) => refusal.help(format!("give its elements a type: CAST({name} AS VARCHAR[])")),
+        DataType::Decimal256(_, scale) => refusal.help(format!("a decimal has at most 38 digits: CAST({name} AS DECIMAL(38, {scale}))")),
         _ => refusal.help("CAST it to a number, a TIMESTAMP or VARCHAR"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, TableReference};
-use datafusion::logical_expr::{Expr, Projection};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use freshet_core::{Column, ExprRef, NodeId, Op};
 
 use super::Lowering;
@@ -14,11 +14,27 @@ use crate::refusal::Result;
 
 impl Lowering<'_> {
     pub(super) fn projection(&mut self, projection: &Projection) -> Result<NodeId> {
-        let input = self.lower(&projection.input)?;
+        let input = match self.ranks_for(projection)? {
+            Some(node) => node,
+            None => self.lower(&projection.input)?,
+        };
         let (input, schema) = self.below_picks(input, projection.input.schema())?;
         let exprs = projection.expr.iter().map(|expr| compile(expr, &schema)).collect::<Result<Vec<_>>>()?;
         let names = projection.schema.fields().iter().map(|field| field.name().clone()).collect();
         Ok(self.project(input, exprs, names))
+    }
+
+    /// The input, if it is a filter that keeps ranks: a rank that the projection does not read need not be there.
+    fn ranks_for(&mut self, projection: &Projection) -> Result<Option<NodeId>> {
+        let mut input = projection.input.as_ref();
+        while let LogicalPlan::SubqueryAlias(alias) = input {
+            input = &alias.input;
+        }
+        let LogicalPlan::Filter(filter) = input else { return Ok(None) };
+        let columns = projection.expr.iter().flat_map(|expr| expr.column_refs());
+        let used =
+            columns.map(|column| projection.input.schema().index_of_column(column)).collect::<datafusion::common::Result<BTreeSet<usize>>>()?;
+        self.kept_ranks(filter, Some(&used))
     }
 
     /// One column per expression. Every column may be NULL, because a failed row is NULL until it is taken out (C4).
@@ -40,7 +56,7 @@ impl Lowering<'_> {
     }
 
     /// As `project`, with a node in any case.
-    pub(super) fn project_always(&mut self, input: NodeId, exprs: Vec<ExprRef>, names: Vec<String>) -> NodeId {
+    pub(crate) fn project_always(&mut self, input: NodeId, exprs: Vec<ExprRef>, names: Vec<String>) -> NodeId {
         assert_eq!(exprs.len(), names.len());
         let fields: Vec<Field> = exprs.iter().zip(names).map(|(expr, name)| Field::new(name, expr.data_type(), true)).collect();
         self.push(Op::Project { exprs }, vec![input], Arc::new(Schema::new(fields)))
@@ -131,7 +147,7 @@ fn name_of(expr: &dyn freshet_core::Expr, schema: &Schema, index: usize) -> Stri
     expr.as_column().map_or_else(|| format!("#{index}"), |column| schema.field(column).name().clone())
 }
 
-pub(super) fn column(schema: &SchemaRef, index: usize) -> ExprRef {
+pub(crate) fn column(schema: &SchemaRef, index: usize) -> ExprRef {
     let field = schema.field(index);
     Arc::new(Column { index, name: field.name().clone(), data_type: field.data_type().clone() })
 }

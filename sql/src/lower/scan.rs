@@ -11,8 +11,14 @@ impl Lowering<'_> {
         if scan.fetch.is_some() || !scan.filters.is_empty() {
             return Err(Refusal::new("a scan was given a filter or a limit of its own; that is a bug of Freshet"));
         }
+        if self.body.is_some() {
+            return self.round_before(scan);
+        }
         let name = scan.table_name.table();
-        let node = *self.relations.get(name).ok_or_else(|| Refusal::new(format!("there is no source or view named {name}")))?;
+        // A pipe is known before its first INSERT.
+        let node = *self.relations.get(name).ok_or_else(|| {
+            Refusal::new(format!("nothing has been inserted into {name} yet")).help(format!("put every INSERT INTO {name} before what reads it"))
+        })?;
         self.read_as_stream(node);
         match &scan.projection {
             Some(columns) => Ok(self.pick(node, columns)),

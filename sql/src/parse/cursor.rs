@@ -216,8 +216,8 @@ impl<'a> Cursor<'a> {
             return Ok(());
         }
         if self.word(0) == "EMIT" {
-            let error = self.error_here("EMIT is not supported yet");
-            return Err(error.help("leave it out: results come at once and are corrected when late rows arrive"));
+            let error = self.error_here("EMIT is for materialized views");
+            return Err(error.help("CREATE MATERIALIZED VIEW … AS SELECT … EMIT ON WINDOW CLOSE"));
         }
         Err(self.error_expected("the end of the statement").help("statements end with a semicolon"))
     }
@@ -318,6 +318,16 @@ impl<'a> Cursor<'a> {
             }
             _ => Ok(query),
         }
+    }
+
+    /// INSERT, UPDATE or DELETE as sqlparser reads it.
+    pub fn statement(&mut self) -> Result<datafusion::sql::sqlparser::ast::Statement> {
+        self.parsed(Parser::parse_statement)
+    }
+
+    /// One expression.
+    pub fn expression(&mut self) -> Result<crate::ast::Expr> {
+        self.parsed(Parser::parse_expr)
     }
 
     fn parsed<T>(&mut self, parse: impl FnOnce(&mut Parser<'static>) -> std::result::Result<T, ParserError>) -> Result<T> {

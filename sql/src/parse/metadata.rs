@@ -10,7 +10,8 @@ use crate::ast::{Column, DataType, Ident, Included, Place, Text, normal_name};
 use crate::error::{SqlError, nearest};
 
 /// Names that have a type of their own; of any other, INCLUDE says the type.
-const NAMES: [&str; 10] = ["key", "timestamp", "offset", "partition", "topic", "header", "headers", "qos", "retain", "level"];
+const NAMES: [&str; 13] =
+    ["key", "timestamp", "offset", "partition", "topic", "header", "headers", "qos", "retain", "level", "file", "modified", "row"];
 
 const EXAMPLE: &str = "for example INCLUDE timestamp AS ts, INCLUDE offset";
 
@@ -101,8 +102,8 @@ fn known_spelling(cursor: &Cursor, name: &str, place: Place) -> Result<String> {
 fn default_type(name: &str) -> Option<DataType> {
     match name.split('.').next().unwrap_or(name) {
         "key" | "topic" | "header" | "headers" | "level" | "user" | "content_type" | "response_topic" | "file" => Some(DataType::Varchar(None)),
-        "timestamp" | "received" => Some(DataType::Timestamp(Some(3), TimezoneInfo::None)),
-        "offset" => Some(DataType::BigInt(None)),
+        "timestamp" | "received" | "modified" => Some(DataType::Timestamp(Some(3), TimezoneInfo::None)),
+        "offset" | "row" => Some(DataType::BigInt(None)),
         "partition" | "qos" => Some(DataType::Int(None)),
         "retain" => Some(DataType::Boolean),
         _ => None,

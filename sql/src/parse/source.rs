@@ -1,55 +1,72 @@
-//! `CREATE SOURCE (…) WITH (…) FORMAT … ENCODE …`, and its other spelling `CREATE TABLE … WITH (connector = …)`.
+//! `CREATE SOURCE (…) WITH (…) FORMAT … ENCODE …`, its other spelling `CREATE TABLE … WITH (connector = …)`, and tables without connector.
 
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Result;
 use super::cursor::Cursor;
 use super::metadata;
-use crate::ast::{Column, CreateSource, Duration, Ident, Included, Place, Stmt, Watermark, find_option, normal_name};
+use super::spelling::{self, Spelled};
+use crate::ast::{Column, ColumnValue, CreateSource, DataType, Duration, Expr, Ident, Included, Place, Query, Role, Stmt, Watermark, normal_name};
 use crate::error::{SqlError, nearest};
 use crate::options;
 
 /// What stands between the brackets, in the order the user likes.
 #[derive(Default)]
 struct Elements {
+    /// Of a CREATE TABLE: a key need not say that it is not enforced, and columns may have a default.
+    table: bool,
     columns: Vec<Column>,
     metadata: Vec<Included>,
     primary_key: Vec<Ident>,
     watermark: Option<Watermark>,
     lateness: Option<Duration>,
     arrival: Option<Ident>,
+    computed: Vec<ColumnValue>,
+    defaults: Vec<(ColumnValue, Place)>,
 }
 
 pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
     cursor.expect("SOURCE")?;
     let if_not_exists = cursor.if_not_exists();
     let name = cursor.single_name("the name of the source")?;
-    let elements = elements(cursor, &name)?;
+    let elements = elements(cursor, &name, false)?;
     if cursor.word(0) != "WITH" {
         return Err(cursor.error_expected("WITH").help("say where its rows are: WITH (connector = 'file', …)"));
     }
     let options = options::list(cursor)?;
     options::require_connector(cursor, &options, &name, "source")?;
     let encoding = options::encoding(cursor)?;
-    finish(cursor, CreateSource { options, encoding, ..source(name, if_not_exists, elements) })
+    refuse_defaults(cursor, &elements)?;
+    finish(cursor, CreateSource { options, encoding, ..source(name, if_not_exists, Role::Source, elements) })
 }
 
-/// Flink's and Arroyo's spelling. The statement that comes out is CREATE SOURCE.
+/// Flink's and Arroyo's spelling of sources and sinks, and tables of our own.
 pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
-    let table = cursor.place();
     cursor.expect("TABLE")?;
     let if_not_exists = cursor.if_not_exists();
     let name = cursor.single_name("the name of the table")?;
-    let elements = elements(cursor, &name)?;
+    let elements = match cursor.word(0).as_str() {
+        "WITH" | "AS" => Elements { table: true, ..Elements::default() },
+        _ => elements(cursor, &name, true)?,
+    };
     if cursor.word(0) == "PARTITIONED" {
         return Err(cursor.error_here("PARTITIONED BY is not supported yet").help("leave it out"));
     }
-    let mut options = if cursor.word(0) == "WITH" { options::list(cursor)? } else { Vec::new() };
-    if find_option(&options, "connector").is_none() {
-        let error = cursor.error_at(table, "CREATE TABLE without a connector is not supported yet");
-        return Err(error.help("a table with WITH (connector = …, format = …) is a source; stored tables are still to come"));
+    if cursor.eat(&["COMMENT"]) {
+        cursor.text("the comment", "COMMENT 'what it is'")?;
     }
+    if cursor.word(0) != "WITH" {
+        let mut created = source(name, if_not_exists, Role::Stored, elements);
+        created.query = created_as(cursor)?;
+        if created.columns.is_empty() && created.query.is_none() {
+            return Err(cursor.error_expected("(, WITH or AS").help(format!("a table declares its columns: {} (column TYPE, …)", created.name)));
+        }
+        return finish(cursor, created);
+    }
+    let mut options = options::list(cursor)?;
     options::require_connector(cursor, &options, &name, "table")?;
+    let spelled = spelling::translate(cursor, &mut options)?;
     let from_option = options::take_format_option(cursor, &mut options)?;
     let encoding = match (from_option, options::encoding(cursor)?) {
         (Some(_), Some(clause)) => {
@@ -57,12 +74,99 @@ pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
         }
         (option, clause) => option.or(clause),
     };
-    finish(cursor, CreateSource { options, encoding, ..source(name, if_not_exists, elements) })
+    refuse_defaults(cursor, &elements)?;
+    let mut created = CreateSource { options, encoding, ..source(name, if_not_exists, spelled.role, elements) };
+    created.query = created_as(cursor)?;
+    if created.query.is_some() {
+        created.role = Role::Sink;
+    }
+    event_time_option(cursor, &mut created, &spelled)?;
+    finish(cursor, created)
 }
 
-fn source(name: Ident, if_not_exists: bool, elements: Elements) -> CreateSource {
-    let Elements { columns, metadata, primary_key, watermark, lateness, arrival } = elements;
-    CreateSource { name, if_not_exists, columns, metadata, primary_key, watermark, lateness, arrival, options: Vec::new(), encoding: None }
+/// `AS query`.
+fn created_as(cursor: &mut Cursor) -> Result<Option<Box<Query>>> {
+    if cursor.eat(&["AS"]) { cursor.query().map(Some) } else { Ok(None) }
+}
+
+/// Arroyo's `event_time_field` and `watermark_field` are a WATERMARK.
+fn event_time_option(cursor: &Cursor, created: &mut CreateSource, spelled: &Spelled) -> Result<()> {
+    // As it stands, or as a name that is not quoted.
+    let exact = |name: &Ident| match created.columns.iter().any(|column| normal_name(&column.name) == name.value) {
+        true => Ident { quote_style: Some('"'), ..name.clone() },
+        false => name.clone(),
+    };
+    let Some(column) = spelled.event_time.as_ref().map(exact) else {
+        return match &spelled.watermark {
+            Some(name) => {
+                Err(cursor.error_at(Place(name.span), "watermark_field goes with event_time_field").help("name the column of the times, too"))
+            }
+            None => Ok(()),
+        };
+    };
+    if let Some(watermark) = &created.watermark {
+        if normal_name(&watermark.column) == normal_name(&column) {
+            return Ok(());
+        }
+        let message = format!("event_time_field is {column} and WATERMARK FOR {} is another column", watermark.column);
+        return Err(cursor.error_at(Place(column.span), message).help("a source has one event time; leave one of them out"));
+    }
+    let delay = match &spelled.watermark {
+        None => None,
+        Some(name) => {
+            let computed = created.computed.iter().find(|one| normal_name(&created.columns[one.column].name) == normal_name(name));
+            let delay = computed.and_then(|one| delay_behind(&one.expr, &column));
+            let wrong = || cursor.error_at(Place(name.span), format!("{name} is no computed column of the form {column} - INTERVAL '…'"));
+            Some(delay.ok_or_else(|| wrong().help(format!("or write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'")))?)
+        }
+    };
+    created.watermark = Some(Watermark { column, delay });
+    Ok(())
+}
+
+/// `column - INTERVAL '…'`, as the length of the interval.
+fn delay_behind(expr: &Expr, column: &Ident) -> Option<Duration> {
+    match expr {
+        Expr::Nested(inner) => delay_behind(inner, column),
+        Expr::BinaryOp { left, op: BinaryOperator::Minus, right } => {
+            let Expr::Identifier(base) = left.as_ref() else { return None };
+            let Expr::Interval(interval) = right.as_ref() else { return None };
+            let Expr::Value(value) = interval.value.as_ref() else { return None };
+            let number = value.value.clone().into_string()?;
+            let unit = interval.leading_field.as_ref().map_or(String::new(), |unit| format!(" {}", unit.to_string().to_lowercase()));
+            let parts = options::parse_duration(&format!("{number}{unit}")).ok()?;
+            (normal_name(base) == normal_name(column)).then(|| Duration { parts, place: Place(right.span()) })
+        }
+        _ => None,
+    }
+}
+
+fn refuse_defaults(cursor: &Cursor, elements: &Elements) -> Result<()> {
+    match elements.defaults.first() {
+        Some((_, place)) => Err(cursor.error_at(*place, "DEFAULT of a source's column is not supported yet").help("leave it out")),
+        None => Ok(()),
+    }
+}
+
+fn source(name: Ident, if_not_exists: bool, role: Role, elements: Elements) -> CreateSource {
+    let Elements { columns, metadata, primary_key, watermark, lateness, arrival, computed, defaults, .. } = elements;
+    let defaults = defaults.into_iter().map(|(value, _)| value).collect();
+    CreateSource {
+        name,
+        if_not_exists,
+        role,
+        columns,
+        metadata,
+        primary_key,
+        watermark,
+        lateness,
+        arrival,
+        computed,
+        defaults,
+        options: Vec::new(),
+        encoding: None,
+        query: None,
+    }
 }
 
 /// Every name that a clause uses must be a column.
@@ -82,13 +186,13 @@ fn finish(cursor: &Cursor, source: CreateSource) -> Result<Stmt> {
     Ok(Stmt::CreateSource(source))
 }
 
-fn elements(cursor: &mut Cursor, name: &Ident) -> Result<Elements> {
+fn elements(cursor: &mut Cursor, name: &Ident, table: bool) -> Result<Elements> {
     if *cursor.token() != Token::LParen {
         let help = format!("a source declares its columns: {name} (column TYPE, …)");
         return Err(cursor.error_expected("(").help(help));
     }
     let start = cursor.place();
-    let mut elements = Elements::default();
+    let mut elements = Elements { table, ..Elements::default() };
     cursor.list(|cursor| element(cursor, &mut elements))?;
     if elements.columns.is_empty() {
         return Err(cursor.error_at(start, format!("{name} has no columns")).help("declare at least one: column TYPE"));
@@ -142,6 +246,7 @@ fn watermark(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
             let error = cursor.error_at(place, format!("the watermark of {column} is not {column} or {column} - INTERVAL"));
             error.help(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5 minutes'"))
         };
+        let bracket = cursor.eat_token(&Token::LParen);
         match cursor.token() {
             Token::Word(_) => {}
             _ => return Err(wrong(cursor)),
@@ -152,6 +257,9 @@ fn watermark(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
         }
         if cursor.eat_token(&Token::Minus) {
             delay = Some(options::duration(cursor, "the watermark's delay")?);
+        }
+        if bracket && !cursor.eat_token(&Token::RParen) {
+            return Err(wrong(cursor));
         }
         if !matches!(cursor.token(), Token::Comma | Token::RParen) && !matches!(cursor.word(0).as_str(), "LATENESS" | "ARRIVAL") {
             return Err(wrong(cursor));
@@ -166,11 +274,11 @@ fn primary_key(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
     cursor.eat(&["PRIMARY", "KEY"]);
     once(cursor, !elements.primary_key.is_empty(), place, "PRIMARY KEY")?;
     elements.primary_key = cursor.names("column")?;
-    not_enforced(cursor)
+    not_enforced(cursor, elements.table)
 }
 
-fn not_enforced(cursor: &mut Cursor) -> Result<()> {
-    if cursor.eat(&["NOT", "ENFORCED"]) {
+fn not_enforced(cursor: &mut Cursor, table: bool) -> Result<()> {
+    if cursor.eat(&["NOT", "ENFORCED"]) || table {
         return Ok(());
     }
     Err(cursor.error_expected("NOT ENFORCED after PRIMARY KEY").help("a source's key is not checked, and says so: PRIMARY KEY (…) NOT ENFORCED"))
@@ -179,15 +287,21 @@ fn not_enforced(cursor: &mut Cursor) -> Result<()> {
 fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
     let column = declared_name(cursor)?;
     if cursor.word(0) == "AS" {
-        return Err(cursor.error_here(format!("the computed column {column} is not supported yet")).help("compute it in a view over the source"));
+        let data_type_place = cursor.place();
+        cursor.eat(&["AS"]);
+        let expr = cursor.expression()?;
+        skip_comment(cursor)?;
+        elements.computed.push(ColumnValue { column: elements.columns.len(), expr, untyped: true });
+        elements.columns.push(Column { name: column, data_type: DataType::Unspecified, data_type_place, not_null: false });
+        return Ok(());
     }
     let (data_type, data_type_place) = cursor.data_type(&column).map_err(|error| match normal_name(&column).as_str() {
         clause @ ("watermark" | "arrival") => error.help(format!("if it is no column, write {} FOR column", clause.to_uppercase())),
         "lateness" => error.help("if it is no column, write LATENESS INTERVAL '1 hour'"),
         _ => error,
     })?;
-    let mut not_null = false;
-    let mut filled_by = None;
+    let (mut not_null, mut computed) = (false, false);
+    let (mut filled_by, index) = (None, elements.columns.len());
     loop {
         let place = cursor.place();
         if cursor.word(0) == "METADATA" {
@@ -197,15 +311,35 @@ fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
             not_null = true;
         } else if cursor.eat(&["NULL"]) {
             // The default, said aloud.
+        } else if cursor.eat(&["GENERATED"]) {
+            once(cursor, computed, place, "GENERATED")?;
+            computed = true;
+            let order = "a computed column is written c TYPE GENERATED ALWAYS AS (expression) STORED";
+            cursor.clause(&["ALWAYS", "AS"], order)?;
+            if *cursor.token() != Token::LParen {
+                return Err(cursor.error_expected("(").help(order));
+            }
+            let expr = match cursor.expression()? {
+                Expr::Nested(inner) => *inner,
+                other => other,
+            };
+            if !cursor.eat(&["STORED"]) {
+                cursor.eat(&["VIRTUAL"]);
+            }
+            elements.computed.push(ColumnValue { column: index, expr, untyped: false });
+        } else if cursor.eat(&["DEFAULT"]) {
+            let expr = cursor.expression()?;
+            elements.defaults.push((ColumnValue { column: index, expr, untyped: false }, place));
         } else if cursor.eat(&["PRIMARY", "KEY"]) {
             once(cursor, !elements.primary_key.is_empty(), place, "PRIMARY KEY")?;
             elements.primary_key = vec![column.clone()];
-            not_enforced(cursor)?;
+            not_enforced(cursor, elements.table)?;
         } else {
             break;
         }
     }
-    if matches!(cursor.word(0).as_str(), "GENERATED" | "DEFAULT" | "CHECK" | "UNIQUE" | "REFERENCES" | "COMMENT" | "COLLATE") {
+    skip_comment(cursor)?;
+    if matches!(cursor.word(0).as_str(), "CHECK" | "UNIQUE" | "REFERENCES" | "COLLATE") {
         let word = cursor.word(0);
         return Err(cursor.error_here(format!("{word} of a source's column is not supported yet")).help("leave it out"));
     }
@@ -216,6 +350,11 @@ fn column_element(cursor: &mut Cursor, elements: &mut Elements) -> Result<()> {
     elements.metadata.extend(filled_by.map(|name| Included { column: elements.columns.len(), name }));
     elements.columns.push(Column { name: column, data_type, data_type_place, not_null });
     Ok(())
+}
+
+/// Flink's `COMMENT '…'`.
+fn skip_comment(cursor: &mut Cursor) -> Result<()> {
+    if cursor.eat(&["COMMENT"]) { cursor.text("the comment", "COMMENT 'what it is'").map(|_| ()) } else { Ok(()) }
 }
 
 /// A column may have any name but one that would read as another element, so TIMESTAMP and WINDOWS are fine here.

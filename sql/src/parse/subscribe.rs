@@ -32,6 +32,11 @@ pub fn parse(cursor: &mut Cursor) -> Result<Subscribe> {
             }
         }
     }
+    if cursor.word(0) == "FOR" {
+        // What is no number reads as the FOR SYSTEM_TIME AS OF of a join.
+        let error = cursor.error_here("AS OF takes an epoch in milliseconds since 1970 here");
+        return Err(error.help("answers name their epoch; without AS OF a subscription begins at the last complete one"));
+    }
     if cursor.eat(&["AS", "OF"]) {
         subscribe.as_of = Some(cursor.count("AS OF, an epoch in milliseconds since 1970")?);
     }

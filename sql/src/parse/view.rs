@@ -4,7 +4,8 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Result;
 use super::cursor::Cursor;
-use crate::ast::{CreateMaterializedView, CreateView, Ident, Stmt};
+use crate::ast::{CreateMaterializedView, CreateView, Emit, Ident, Stmt};
+use crate::options;
 
 pub fn parse(cursor: &mut Cursor, or_replace: bool) -> Result<Stmt> {
     cursor.expect("VIEW")?;
@@ -22,7 +23,32 @@ pub fn parse_materialized(cursor: &mut Cursor) -> Result<Stmt> {
     let if_not_exists = cursor.if_not_exists();
     let name = name(cursor)?;
     cursor.expect("AS")?;
-    Ok(Stmt::CreateMaterializedView(CreateMaterializedView { name, if_not_exists, query: cursor.query()? }))
+    let query = cursor.query()?;
+    Ok(Stmt::CreateMaterializedView(CreateMaterializedView { name, if_not_exists, query, emit: emit(cursor)? }))
+}
+
+/// `[EMIT ON CHANGE | EMIT ON WINDOW CLOSE | EMIT EVERY INTERVAL '…']`.
+pub fn emit(cursor: &mut Cursor) -> Result<Emit> {
+    let place = cursor.place();
+    if !cursor.eat(&["EMIT"]) {
+        return Ok(Emit::OnChange);
+    }
+    if cursor.eat(&["ON", "WINDOW", "CLOSE"]) {
+        return Ok(Emit::OnWindowClose(cursor.place_since(place)));
+    }
+    if cursor.eat(&["ON", "CHANGE"]) || cursor.eat(&["ON", "UPDATE"]) {
+        return Ok(Emit::OnChange);
+    }
+    if !cursor.eat(&["EVERY"]) {
+        return Err(cursor
+            .error_expected("ON WINDOW CLOSE, ON CHANGE or EVERY")
+            .help("EMIT ON WINDOW CLOSE shows each window once, when it is whole"));
+    }
+    let every = options::duration(cursor, "EMIT EVERY")?;
+    if every.ms() == 0 {
+        return Err(cursor.error_at(every.place, "EMIT EVERY has no length").help("it is at least one millisecond long"));
+    }
+    Ok(Emit::Every(every))
 }
 
 fn name(cursor: &mut Cursor) -> Result<Ident> {

@@ -54,6 +54,8 @@ struct Session {
     encoder: Encoder,
     /// What the next answer waits for; empty once it has.
     positions: Positions,
+    /// How far each answer may be behind.
+    staleness_ms_max: Option<u64>,
 }
 
 /// The metadata of one batch of keys.
@@ -71,7 +73,8 @@ impl Session {
         let service = lookups.service(&ask.service)?;
         let schema: SchemaRef = if ask.status { service.output_with_status.clone() } else { service.output.clone() };
         let mode = ask.read_mode()?;
-        Ok(Session { mode, statuses: ask.status, encoder: Encoder::new(schema), lookups, service, positions: ask.min_position })
+        let (positions, staleness_ms_max) = (ask.min_position, ask.max_staleness_ms);
+        Ok(Session { mode, statuses: ask.status, encoder: Encoder::new(schema), lookups, service, positions, staleness_ms_max })
     }
 
     async fn answer(&mut self, decoded: DecodedFlightData) -> Result<Option<FlightData>> {
@@ -82,8 +85,8 @@ impl Session {
                 if !decoded.inner.app_metadata.is_empty() {
                     self.note(&decoded.inner.app_metadata)?;
                 }
-                if !self.positions.is_empty() {
-                    self.lookups.wait_for(&std::mem::take(&mut self.positions), &self.service).await?;
+                if !self.positions.is_empty() || self.staleness_ms_max.is_some() {
+                    self.lookups.wait_for(&std::mem::take(&mut self.positions), self.staleness_ms_max, &self.service).await?;
                 }
                 let answer = self.lookups.answer(&self.service, &rows, self.mode, self.statuses)?;
                 self.encoder.batch(&answer.rows, answer.metadata()).map(Some)

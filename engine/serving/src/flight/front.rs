@@ -59,7 +59,7 @@ impl Front {
         let lookups = &self.plain.lookups;
         match ask {
             Ask::View { view, min_position, .. } => lookups.wait_for_views(min_position, &[view]).await,
-            Ask::Features(ask) if !ask.min_position.is_empty() => lookups.wait_for(&ask.min_position, &*lookups.service(&ask.service)?).await,
+            Ask::Features(ask) => lookups.wait_for(&ask.min_position, ask.max_staleness_ms, &*lookups.service(&ask.service)?).await,
             _ => Ok(()),
         }
     }

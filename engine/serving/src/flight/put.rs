@@ -78,6 +78,14 @@ async fn flight_sql(
             let record_count = take_all(doors, &ingest, messages).await?;
             Ok(DoPutUpdateResult { record_count }.encode_to_vec())
         }
+        Command::CommandStatementUpdate(update) => {
+            let record_count = statements.update(update.query, None).await?;
+            Ok(DoPutUpdateResult { record_count }.encode_to_vec())
+        }
+        Command::CommandPreparedStatementUpdate(update) => {
+            let record_count = statements.update_prepared(&update.prepared_statement_handle, messages).await?;
+            Ok(DoPutUpdateResult { record_count }.encode_to_vec())
+        }
         _ => Err(Status::unimplemented(READ_ONLY)),
     }
 }

@@ -6,8 +6,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_flight::decode::FlightRecordBatchStream;
@@ -148,6 +149,31 @@ impl Statements {
             result
         });
         done.await.map_err(|error| Status::internal(format!("a query did not end: {error}")))?.map_err(grpc_status)
+    }
+
+    /// Runs a statement that writes; how many rows it has changed.
+    pub async fn update(&self, sql: String, parameters: Option<RecordBatch>) -> Result<i64, Status> {
+        if !self.queries.writes(&sql).map_err(grpc_status)? {
+            return Err(Status::invalid_argument("this statement changes nothing; ask for its rows"));
+        }
+        let answer = self.run(sql, parameters, None).await?;
+        let counts = answer.batches.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
+        Ok(counts.flat_map(|counts| counts.iter().flatten()).sum())
+    }
+
+    /// As [`Statements::update`], with the parameter rows of the stream, or those bound before.
+    pub async fn update_prepared(&self, handle: &[u8], messages: Messages) -> Result<i64, Status> {
+        let statement = self.prepared(handle)?;
+        if statement.shape.parameters.fields().is_empty() {
+            return self.update(statement.sql, None).await;
+        }
+        let rows = match (sent_rows(messages).await, statement.parameters) {
+            (Ok(rows), _) if rows.num_columns() > 0 => Self::bind(&statement.shape, &rows).map_err(grpc_status)?,
+            (_, Some(bound)) => bound,
+            (Err(error), None) => return Err(error),
+            (Ok(_), None) => return Err(Status::invalid_argument("the statement has parameters and none is bound")),
+        };
+        self.update(statement.sql, Some(rows)).await
     }
 
     fn prepared(&self, handle: &[u8]) -> Result<PreparedStatement, Status> {

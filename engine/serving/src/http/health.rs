@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use freshet_core::PipelineStatus;
+use freshet_core::{ObjectState, PipelineStatus, State as Health};
 use serde_json::{Value, json};
 
 use crate::http::HttpState;
@@ -16,9 +16,10 @@ pub async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// 200 if every view has an answer and nothing failed, else 503 with the reasons.
+/// 200 if every view has an answer, nothing failed and nothing that is needed is away, else 503 with the reasons.
 pub async fn readyz(State(state): State<HttpState>) -> (StatusCode, Json<Value>) {
-    let reasons = reasons_not_ready(&state.reader.status());
+    let status = state.reader.status();
+    let reasons: Vec<String> = reasons_not_ready(&status).into_iter().chain(troubles(&status)).collect();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
@@ -36,10 +37,32 @@ pub fn reasons_not_ready(status: &PipelineStatus) -> Vec<String> {
     reasons
 }
 
+/// What tries again, or has given up: the rest of the pipeline goes on with what there is.
+fn troubles(status: &PipelineStatus) -> Vec<String> {
+    let sources = status.sources.iter().map(|source| (format!("source {}", source.name), &source.state));
+    let sinks = status.sinks.iter().map(|sink| (format!("sink {}", sink.name), &sink.state));
+    let checkpoints = status.checkpoints.iter().map(|state| ("checkpoints".to_string(), state));
+    let trouble = |(what, object): (String, &ObjectState)| {
+        let reason = object.reason.as_deref().map_or(String::new(), |reason| format!(": {reason}"));
+        matches!(object.state, Health::Retrying | Health::Failed).then(|| format!("{what} is {}{reason}", object.state.name()))
+    };
+    sources.chain(sinks).chain(checkpoints).filter_map(trouble).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use freshet_core::{Epoch, ViewStatus};
+    use freshet_core::{Epoch, SourceStatus, ViewStatus};
+
+    #[test]
+    fn what_is_away_is_named() {
+        let state = ObjectState { state: Health::Retrying, reason: Some("no broker can be reached".into()), ..ObjectState::default() };
+        let source = SourceStatus { name: "rides".into(), state, ..SourceStatus::default() };
+        let mut status = PipelineStatus { sources: vec![source], ..PipelineStatus::default() };
+        assert_eq!(troubles(&status), ["source rides is retrying: no broker can be reached"]);
+        status.sources[0].state = ObjectState { state: Health::Idle, ..ObjectState::default() };
+        assert_eq!(troubles(&status), Vec::<String>::new());
+    }
 
     #[test]
     fn readiness_names_each_reason() {

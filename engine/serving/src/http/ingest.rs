@@ -52,7 +52,10 @@ pub async fn ingest(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, HttpError> {
-    let (ingress, source) = state.doors.open(&source).map_err(|error| HttpError::new(StatusCode::NOT_FOUND, "invalid", error.message))?;
+    let (ingress, source) = state.doors.open(&source).map_err(|error| match error.kind {
+        Kind::Invalid => HttpError::new(StatusCode::NOT_FOUND, "invalid", error.message),
+        _ => error.into(),
+    })?;
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         status => HttpError::new(status, "invalid", rejection.body_text()),
@@ -217,7 +220,7 @@ mod tests {
     fn signatures_follow_rfc_4231() {
         let schema = Arc::new(arrow::datatypes::Schema::empty());
         let secret = Some(b"Jefe".to_vec());
-        let source = PushSource { name: "rides".into(), schema, encode: Encode::Json, secret, queue_bytes: 0, queue_bytes_max: 1 };
+        let source = PushSource { name: "rides".into(), schema, position: 0, encode: Encode::Json, secret, queue_bytes: 0, queue_bytes_max: 1 };
         let check =
             |headers: &HeaderMap, body: &[u8]| check_signature(&source, headers, body).map_err(|error| (error.status.as_u16(), error.message));
         let good = head(SIGNATURE_HEADER, "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");

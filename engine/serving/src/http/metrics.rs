@@ -5,7 +5,7 @@ use std::fmt::Write;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use freshet_core::{PipelineStatus, PushSource};
+use freshet_core::{PipelineStatus, PushSource, SourceStatus};
 
 use crate::histogram::Distribution;
 use crate::http::HttpState;
@@ -51,6 +51,13 @@ fn pipeline(page: &mut Page, status: &PipelineStatus, events_per_second: f64) {
     page.single("freshet_events_total", "counter", "Events taken in by all sources.", status.events as f64);
     page.single("freshet_events_per_second", "gauge", "Events per second, over the last seconds.", events_per_second);
     page.single("freshet_epoch_ms", "gauge", "The last epoch handed to the workers.", status.epoch.0 as f64);
+    page.single(
+        "freshet_clock_jumps_total",
+        "counter",
+        "Jumps of the machine's clock above 1 s; epochs do not follow them.",
+        status.clock_jumps as f64,
+    );
+    page.single("freshet_clock_offset_ms", "gauge", "How far epochs are ahead of the machine's clock.", status.clock_offset_ms as f64);
     page.single("freshet_workers", "gauge", "Worker threads.", status.workers as f64);
     page.single(
         "freshet_finished",
@@ -77,6 +84,17 @@ fn sources(page: &mut Page, status: &PipelineStatus) {
         for (reason, count) in &source.dead_letters {
             page.sample("freshet_dead_letters_total", &[("source", &source.name), ("reason", reason)], *count as f64);
         }
+    }
+    type Count = (&'static str, &'static str, &'static str, fn(&SourceStatus) -> u64);
+    let counts: [Count; 4] = [
+        ("freshet_dead_letters_kept", "gauge", "Dead letters that are kept now.", |source| source.letters_kept),
+        ("freshet_dead_letters_bytes", "gauge", "Bytes of the dead letters that are kept.", |source| source.letters_bytes),
+        ("freshet_dead_letters_dropped_total", "counter", "Dead letters that made room for others or grew too old.", |source| source.letters_dropped),
+        ("freshet_dead_letters_replayed_total", "counter", "Dead letters that came in again.", |source| source.letters_replayed),
+    ];
+    for (name, kind, help, count) in counts {
+        page.family(name, kind, help);
+        status.sources.iter().for_each(|source| page.sample(name, &[("source", &source.name)], count(source) as f64));
     }
     page.family("freshet_late_rows_total", "counter", "Rows later than LATENESS allows.");
     status.sources.iter().for_each(|source| page.sample("freshet_late_rows_total", &[("source", &source.name)], source.late_rows as f64));
@@ -158,7 +176,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::histogram::Histogram;
-    use freshet_core::{Encode, JobStatus, ModelStatus, SourceStatus, ViewStatus};
+    use freshet_core::{Encode, JobStatus, ModelStatus, ViewStatus};
 
     #[test]
     fn exposition_has_every_family_once_and_escapes_labels() {
@@ -166,12 +184,14 @@ mod tests {
             sources: vec![SourceStatus { name: "rides".into(), dead_letters: vec![("not \"JSON\"".into(), 2)], ..SourceStatus::default() }],
             views: vec![ViewStatus { name: "delays".into(), lag_ms: 7, ..ViewStatus::default() }],
             checkpoint_age_ms: Some(3),
+            clock_jumps: 2,
+            clock_offset_ms: -4,
             models: vec![ModelStatus { name: "late".into(), live: Some(2), versions: 3, rows: 9, errors: 1, ..ModelStatus::default() }],
             jobs: vec![JobStatus { name: "retrain".into(), runs: 4, promoted: 2, ..JobStatus::default() }],
             ..PipelineStatus::default()
         };
         let schema = std::sync::Arc::new(arrow::datatypes::Schema::empty());
-        let push = PushSource { name: "rides".into(), schema, encode: Encode::Json, secret: None, queue_bytes: 7, queue_bytes_max: 64 };
+        let push = PushSource { name: "rides".into(), schema, position: 0, encode: Encode::Json, secret: None, queue_bytes: 7, queue_bytes_max: 64 };
         let histogram = Histogram::default();
         histogram.record(std::time::Duration::from_micros(40));
         let text = exposition(&status, &[push], &histogram.distribution(), 1.5, Some(1024));
@@ -184,6 +204,9 @@ mod tests {
             "freshet_push_queue_bytes{source=\"rides\"} 7",
             "freshet_push_queue_bytes_max{source=\"rides\"} 64",
             "freshet_checkpoint_age_ms 3",
+            "freshet_clock_jumps_total 2",
+            "freshet_clock_offset_ms -4",
+            "freshet_dead_letters_dropped_total{source=\"rides\"} 0",
             "freshet_model_version{model=\"late\"} 2",
             "freshet_infer_rows_total{model=\"late\"} 9",
             "freshet_retraining_promoted_total{job=\"retrain\"} 2",

@@ -39,6 +39,8 @@ struct OnlineRequest {
     /// What the client has written and wants to see.
     #[serde(default)]
     min_position: Positions,
+    /// How far a fresh answer may be behind.
+    max_staleness_ms: Option<u64>,
 }
 
 pub async fn get_online_features(State(state): State<HttpState>, body: Result<Bytes, BytesRejection>) -> Result<Json<Value>, HttpError> {
@@ -54,12 +56,18 @@ pub async fn get_online_features(State(state): State<HttpState>, body: Result<By
     }
     let name = request.feature_service.ok_or_else(|| Error::invalid("feature_service is missing"))?;
     let service = state.lookups.service(&name)?;
-    let ask = FeaturesAsk { mode: request.mode, as_of: request.as_of, min_position: request.min_position, ..FeaturesAsk::of(&name) };
+    let ask = FeaturesAsk {
+        mode: request.mode,
+        as_of: request.as_of,
+        min_position: request.min_position,
+        max_staleness_ms: request.max_staleness_ms,
+        ..FeaturesAsk::of(&name)
+    };
     let mut given = request.entities;
     given.extend(request.request_context);
     let rows = from_json(&given, &service.input)?;
     let mode = ask.read_mode()?;
-    state.lookups.wait_for(&ask.min_position, &service).await?;
+    state.lookups.wait_for(&ask.min_position, ask.max_staleness_ms, &service).await?;
     let answer = state.lookups.answer(&service, &rows, mode, false)?;
     Ok(Json(feast_json(&service, &given, rows.num_rows(), &answer)?))
 }

@@ -68,6 +68,8 @@ fn pipeline_json(status: &PipelineStatus) -> Value {
         "sources": status.sources.iter().map(|source| json!({
             "name": source.name, "rows": source.rows, "ended": source.ended, "lag_ms": source.lag_ms,
             "watermark": source.watermark.map(|epoch| epoch.0), "late_rows": source.late_rows,
+            "complete_since": source.complete_since.map(|epoch| epoch.0), "dead_letters_kept": source.letters_kept,
+            "dead_letters_dropped": source.letters_dropped, "dead_letters_replayed": source.letters_replayed,
             "dead_letters": source.dead_letters.iter().map(|(reason, count)| json!({ "reason": reason, "count": count })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
         "views": status.views.iter().map(|view| json!({

@@ -1,12 +1,18 @@
 //! The rows of a node at an epoch: the batch result of its operator over the rows of its inputs (C1). In: bags. Out: a bag.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use freshet_core::{AggregateCall, Comparison, Epoch, EventTime, NodeId, Op, TemporalBound, Value};
+use arrow::datatypes::Schema;
+use freshet_core::{AggregateCall, Comparison, Epoch, EventTime, NodeId, Op, OverCall, OverFunction, TemporalBound, Value};
 
-use crate::aggregate::{aggregate, auc};
+use crate::aggregate::{self, counts};
 use crate::interpreter::evaluate::{Verdict, batch_of_row, evaluate, event_time_of, judge};
 use crate::interpreter::history::{Interpreter, Row};
+use crate::interpreter::joins::set_operation;
+use crate::interpreter::nearest::asof;
+use crate::interpreter::ranks::{Ranks, over, top};
+use crate::lives::{Change, lives};
 
 /// Rows with their counts.
 pub type Content = BTreeMap<Row, i64>;
@@ -42,14 +48,47 @@ impl Interpreter {
                 collect(inputs.filter_map(|(row, positions)| Some((self.map_row(node, &row)?, positions))).flat_map(spread))
             }
             Op::TemporalFilter { bounds } => input(0).into_iter().filter(|(row, _)| self.holds(node, bounds, row, t)).collect(),
-            Op::Join { left_keys, right_keys, .. } => self.join(node, (&input(0), left_keys), (&input(1), right_keys)),
+            Op::Join { .. } => self.join(node, &input(0), &input(1)),
+            Op::SingleRow => self.single_row(node, &input(0)),
+            Op::Values { rows } => {
+                collect(Value::rows_of(rows).expect("the planner lets only storable types be values").into_iter().map(|row| (row, 0)))
+            }
+            Op::Unnest { .. } => collect(input(0).into_iter().flat_map(|(row, positions)| {
+                let rows = self.unnested(node, &row).unwrap_or_default();
+                rows.into_iter().flat_map(move |row| positions.clone().into_iter().map(move |position| (row.clone(), position)))
+            })),
+            Op::SetOperation { operation } => set_operation(*operation, &input(0), &input(1)),
             Op::Aggregate { keys, calls } => {
-                self.groups(node, keys, calls, &input(0)).into_iter().filter_map(|row| Some((row.ok()?, vec![0]))).collect()
+                self.groups(node, keys, calls, &input(0), t).into_iter().filter_map(|row| Some((row.ok()?, vec![0]))).collect()
             }
+            Op::Recursive { body, distinct } => self.fixed_point(node, body, *distinct, t).0,
+            Op::Argument { index } => self.arguments[*index].clone(),
+            Op::Asof { left_keys, right_keys, left_time, right_time, comparison, outer } => {
+                let (left, right) = (input(0), input(1));
+                let width = self.plan.node(self.plan.node(node).inputs[1]).schema.fields().len();
+                let sides = ((&left, left_keys.as_slice(), *left_time), (&right, right_keys.as_slice(), *right_time));
+                collect(asof(sides, *comparison, outer.then_some(width)))
+            }
+            Op::Top { partition, order, rank, offset, limit, number } => {
+                let ranks = Ranks { kind: *rank, offset: *offset, limit: *limit, number: *number };
+                collect(top(&input(0), partition, order, &ranks))
+            }
+            Op::Over { .. } => collect(self.over_rows(node, &input(0)).into_iter().filter_map(Result::ok)),
             Op::Feature { spec, .. } => self.feature_content(node, spec, t).into_iter().map(|row| (row, vec![0])).collect(),
-            Op::Upsert { .. } | Op::Lookup { .. } | Op::Predict { .. } | Op::Drift { .. } => {
-                collect(self.lives(node).iter().filter(|life| life.is_at(t)).map(|life| (life.row.clone(), life.position)))
+            Op::Windows { .. } => {
+                let rows = input(0).into_iter().flat_map(spread);
+                collect(rows.flat_map(|(row, position)| self.windowed(node, &row).unwrap_or_default().into_iter().map(move |row| (row, position))))
             }
+            Op::Session { time, gap, keys } => self.sessions(input(0), (*time, *gap), keys),
+            Op::Upsert { .. }
+            | Op::Lookup { .. }
+            | Op::LookupJoin { .. }
+            | Op::Predict { .. }
+            | Op::Arrival
+            | Op::Gate { .. }
+            | Op::EmitOnClose { .. }
+            | Op::EmitEvery { .. }
+            | Op::Drift { .. } => collect(self.lives(node).iter().filter(|life| life.is_at(t)).map(|life| (life.row.clone(), life.position))),
         }
     }
 
@@ -67,21 +106,55 @@ impl Interpreter {
             }
             Op::Aggregate { keys, calls } => {
                 let input = self.bag(self.plan.node(node).inputs[0], t);
-                self.groups(node, keys, calls, &input).into_iter().filter_map(Result::err).for_each(|error| count(error, 1));
+                self.groups(node, keys, calls, &input, t).into_iter().filter_map(Result::err).for_each(|error| count(error, 1));
             }
-            Op::Join { left_keys, right_keys, .. } => {
+            Op::Join { .. } => {
                 let inputs = &self.plan.node(node).inputs;
-                let (left, right) = (self.bag(inputs[0], t), self.bag(inputs[1], t));
-                for (row, positions) in pairs((&left, left_keys), (&right, right_keys)) {
-                    if let Mapped::Error(error) = self.mapped(node, &row) {
-                        count(error, positions.len());
-                    }
+                for (error, times) in self.join_errors(node, &self.bag(inputs[0], t), &self.bag(inputs[1], t)) {
+                    count(error, times);
                 }
+            }
+            Op::Windows { .. } => {
+                for (row, positions) in self.bag(self.plan.node(node).inputs[0], t) {
+                    self.windowed(node, &row).err().into_iter().for_each(|error| count(error, positions.len()));
+                }
+            }
+            Op::Over { .. } => {
+                let input = self.bag(self.plan.node(node).inputs[0], t);
+                self.over_rows(node, &input).into_iter().filter_map(Result::err).for_each(|error| count(error, 1));
             }
             Op::Upsert { key } => self.upsert_errors(node, key, t).into_iter().for_each(|error| count(error, 1)),
             Op::Feature { spec, .. } => self.feature_errors(node, spec, t).into_iter().for_each(|error| count(error, 1)),
             Op::Predict { calls } => self.predict_errors(node, calls, t).into_iter().for_each(|error| count(error, 1)),
-            Op::Source { .. } | Op::TemporalFilter { .. } | Op::Union | Op::Lookup { .. } | Op::Drift { .. } => {}
+            Op::Source { .. }
+            | Op::Values { .. }
+            | Op::SetOperation { .. }
+            | Op::TemporalFilter { .. }
+            | Op::Top { .. }
+            | Op::Asof { .. }
+            | Op::LookupJoin { .. }
+            | Op::Union
+            | Op::Lookup { .. }
+            | Op::Session { .. }
+            | Op::Arrival
+            | Op::Drift { .. } => {}
+            Op::Gate { .. } | Op::EmitOnClose { .. } | Op::EmitEvery { .. } => {}
+            Op::Recursive { body, distinct } => {
+                self.fixed_point(node, body, *distinct, t).1.into_iter().for_each(|(error, times)| count(error, times))
+            }
+            Op::Argument { .. } => {}
+            Op::SingleRow => {
+                let rows = self.bag(self.plan.node(node).inputs[0], t);
+                let error = NodeError { field: "value".into(), message: "more than one row".into(), row: Row::new() };
+                count(error, usize::from(rows.values().map(Vec::len).sum::<usize>() > 1));
+            }
+            Op::Unnest { .. } => {
+                for (row, positions) in self.bag(self.plan.node(node).inputs[0], t) {
+                    if let Err(error) = self.unnested(node, &row) {
+                        count(error, positions.len());
+                    }
+                }
+            }
         }
         errors
     }
@@ -94,7 +167,7 @@ impl Interpreter {
         }
     }
 
-    fn mapped(&self, node: NodeId, row: &Row) -> Mapped {
+    pub(super) fn mapped(&self, node: NodeId, row: &Row) -> Mapped {
         if matches!(self.plan.node(node).op, Op::Union) {
             return Mapped::Row(row.clone());
         }
@@ -119,11 +192,14 @@ impl Interpreter {
                     None => Mapped::Row(cells.into_iter().flatten().collect()),
                 };
             }
-            Op::Filter { conjuncts } => (conjuncts, &self.plan.node(definition.inputs[0]).schema),
-            Op::Join { residual, .. } => (residual, &definition.schema),
+            Op::Filter { conjuncts } => (conjuncts, self.plan.node(definition.inputs[0]).schema.clone()),
+            Op::Join { residual, .. } => {
+                let fields = definition.inputs.iter().flat_map(|input| self.plan.node(*input).schema.fields().iter().cloned());
+                (residual, Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+            }
             other => unreachable!("{other:?} does not look at one row"),
         };
-        match judge(conjuncts, &batch_of_row(schema, row)) {
+        match judge(conjuncts, &batch_of_row(&schema, row)) {
             Verdict::Kept => Mapped::Row(row.clone()),
             Verdict::Dropped => Mapped::Nothing,
             Verdict::Failed(index, message) => error(conjuncts[index].sql(), message),
@@ -139,13 +215,23 @@ impl Interpreter {
         })
     }
 
-    fn join(&self, node: NodeId, left: (&Bag, &[usize]), right: (&Bag, &[usize])) -> Bag {
-        let residual = matches!(&self.plan.node(node).op, Op::Join { residual, .. } if !residual.is_empty());
-        pairs(left, right).into_iter().filter(|(row, _)| !residual || self.map_row(node, row).is_some()).collect()
+    fn over_rows(&self, node: NodeId, input: &Bag) -> Vec<Result<(Row, u64), NodeError>> {
+        let definition = self.plan.node(node);
+        let Op::Over { partition, order, calls } = &definition.op else { unreachable!("only OVER has calls of its own") };
+        let width = definition.schema.fields().len() - calls.len();
+        let field = |index: usize| definition.schema.field(width + index);
+        let own = &self.plan.node(definition.inputs[0]).schema;
+        let argument = |call: &OverCall| match &call.function {
+            OverFunction::Aggregate(inner) => inner.argument.map(|column| own.field(column).data_type()),
+            _ => None,
+        };
+        let typed = |(index, call)| (call, field(index).name().as_str(), (field(index).data_type(), argument(call)));
+        let calls: Vec<_> = calls.iter().enumerate().map(typed).collect();
+        over(input, partition, order, &calls)
     }
 
     /// The output row of each group, in key order, or why it has none.
-    fn groups(&self, node: NodeId, keys: &[usize], calls: &[AggregateCall], input: &Bag) -> Vec<Result<Row, NodeError>> {
+    fn groups(&self, node: NodeId, keys: &[usize], calls: &[AggregateCall], input: &Bag, t: Epoch) -> Vec<Result<Row, NodeError>> {
         let mut groups: BTreeMap<Row, Vec<&Row>> = BTreeMap::new();
         if keys.is_empty() {
             groups.insert(Vec::new(), Vec::new());
@@ -155,18 +241,15 @@ impl Interpreter {
             positions.iter().for_each(|_| group.push(row));
         }
         let schema = &self.plan.node(node).schema;
+        let input_schema = &self.plan.node(self.plan.node(node).inputs[0]).schema;
+        let arrived: Vec<Option<BTreeMap<Row, Vec<Value>>>> = calls.iter().map(|call| self.arrived(node, keys, call, t)).collect();
         let output = |key: Row, rows: Vec<&Row>| {
             let mut out = key.clone();
             for (index, call) in calls.iter().enumerate() {
                 let field = schema.field(keys.len() + index);
-                let counted: Vec<&&Row> = rows.iter().filter(|row| call.filter.is_none_or(|filter| row[filter] == Value::Bool(true))).collect();
-                let arguments: Option<Vec<Value>> = call.argument.map(|argument| counted.iter().map(|row| row[argument].clone()).collect());
-                if let (Some(argument), Some(label)) = (call.argument, call.label) {
-                    let scored: Vec<(Value, Value)> = counted.iter().map(|row| (row[argument].clone(), row[label].clone())).collect();
-                    out.push(auc(&scored));
-                    continue;
-                }
-                match aggregate(call.function, counted.len(), arguments.as_deref(), call.distinct, field.data_type()) {
+                let arrived = arrived[index].as_ref().map(|groups| groups.get(&key).map_or(&[] as &[Value], Vec::as_slice));
+                let argument_type = call.argument.map(|column| input_schema.field(column).data_type());
+                match aggregate::call(call, &rows, arrived, (argument_type, field.data_type())) {
                     Ok(value) => out.push(value),
                     Err(error) => return Err(NodeError { field: field.name().clone(), message: error.to_string(), row: key }),
                 }
@@ -177,33 +260,31 @@ impl Interpreter {
     }
 }
 
-/// Left and right rows of equal keys side by side. NULL keys match nothing; no keys: all pairs.
-fn pairs((left, left_keys): (&Bag, &[usize]), (right, right_keys): (&Bag, &[usize])) -> Bag {
-    let mut by_key: BTreeMap<Row, Vec<(&Row, &Vec<u64>)>> = BTreeMap::new();
-    for (row, positions) in right {
-        by_key.entry(pick(row, right_keys)).or_default().push((row, positions));
-    }
-    let mut joined = Vec::new();
-    for (row, positions) in left {
-        let key = pick(row, left_keys);
-        if key.iter().any(Value::is_null) {
-            continue;
+impl Interpreter {
+    /// The values of each group in the order in which they came and stayed; None for a call that has another order, or none.
+    fn arrived(&self, node: NodeId, keys: &[usize], call: &AggregateCall, t: Epoch) -> Option<BTreeMap<Row, Vec<Value>>> {
+        let argument = call.argument.filter(|_| call.function.is_of_sequences() && call.order_by.is_empty() && !call.distinct)?;
+        let mut changes = Vec::new();
+        for life in self.lives(self.plan.node(node).inputs[0]).iter().filter(|life| counts(call, &life.row)) {
+            let mut row = pick(&life.row, keys);
+            row.push(life.row[argument].clone());
+            changes.push(Change { row: row.clone(), epoch: life.entered, diff: 1, position: life.position });
+            changes.extend(life.left.map(|left| Change { row, epoch: left, diff: -1, position: life.position }));
         }
-        for (other, other_positions) in by_key.get(&key).into_iter().flatten() {
-            let both: Row = row.iter().chain(other.iter()).cloned().collect();
-            for (a, b) in positions.iter().flat_map(|a| other_positions.iter().map(move |b| (a, b))) {
-                joined.push((both.clone(), *a.max(b)));
-            }
+        let mut groups: BTreeMap<Row, Vec<Value>> = BTreeMap::new();
+        for life in lives(changes).lives.into_iter().filter(|life| life.is_at(t)) {
+            let (value, key) = life.row.split_last().expect("a row has its value");
+            groups.entry(key.to_vec()).or_default().push(value.clone());
         }
+        Some(groups)
     }
-    collect(joined)
 }
 
 pub(super) fn pick(row: &[Value], columns: &[usize]) -> Row {
     columns.iter().map(|column| row[*column].clone()).collect()
 }
 
-fn collect(rows: impl IntoIterator<Item = (Row, u64)>) -> Bag {
+pub(super) fn collect(rows: impl IntoIterator<Item = (Row, u64)>) -> Bag {
     let mut bag = Bag::new();
     rows.into_iter().for_each(|(row, position)| bag.entry(row).or_default().push(position));
     bag.values_mut().for_each(|positions| positions.sort_unstable());
@@ -214,7 +295,7 @@ fn spread((row, positions): (Row, Vec<u64>)) -> impl Iterator<Item = (Row, u64)>
     positions.into_iter().map(move |position| (row.clone(), position))
 }
 
-fn compare(left: i128, comparison: Comparison, right: i128) -> bool {
+pub(super) fn compare<T: Ord>(left: T, comparison: Comparison, right: T) -> bool {
     match comparison {
         Comparison::Less => left < right,
         Comparison::LessOrEqual => left <= right,

@@ -9,6 +9,7 @@ use freshet_core::{ControlRecord, Epoch, Format, NodeId, Op, Plan, Value};
 
 use crate::interpreter::InputRow;
 use crate::interpreter::content::{Bag, Mapped};
+use crate::interpreter::emit::{Raises, raises};
 use crate::interpreter::feature::KeyIndex;
 use crate::lives::{Change, Life, lives};
 
@@ -23,6 +24,10 @@ pub struct Interpreter {
     /// Per source with FORMAT UPSERT: its records, which are no changes yet. Empty for others.
     pub(super) upserts: Vec<Vec<InputRow>>,
     unmatched: Vec<Vec<(Row, Epoch)>>,
+    /// Per source: where its watermark rises.
+    pub(super) raises: Vec<Raises>,
+    /// Of the body of a recursion, which is a plan of its own.
+    pub(super) arguments: Vec<Bag>,
     /// Per source: every epoch at which it delivers input.
     pub(super) input_epochs: Vec<Vec<Epoch>>,
     end: Epoch,
@@ -42,6 +47,8 @@ impl Interpreter {
             sources: Vec::new(),
             upserts: Vec::new(),
             unmatched: Vec::new(),
+            raises: Vec::new(),
+            arguments: Vec::new(),
             input_epochs: Vec::new(),
             end: Epoch::ZERO,
             records: Vec::new(),
@@ -50,6 +57,7 @@ impl Interpreter {
             keys: RefCell::default(),
         };
         for (def, rows) in plan.sources.iter().zip(inputs) {
+            interpreter.raises.push(raises(def, &rows));
             let rows: Vec<InputRow> = rows.into_iter().filter(|row| !row.dead).collect();
             let mut epochs: Vec<Epoch> = rows.iter().map(|row| row.epoch).collect();
             epochs.sort_unstable();
@@ -118,7 +126,13 @@ impl Interpreter {
             Op::Source { source } => self.sources[*source].clone(),
             Op::Upsert { key } => Rc::new(self.lives_of_upsert(node, key)),
             Op::Project { .. } | Op::Filter { .. } | Op::Union => Rc::new(self.lives_row_by_row(node)),
+            Op::Windows { .. } => Rc::new(self.lives_of_windows(node)),
+            Op::Arrival => Rc::new(self.lives_of_arrival(node)),
+            Op::Gate { end, .. } => Rc::new(self.lives_of_gate(node, *end)),
+            Op::EmitOnClose { end } => Rc::new(self.lives_of_emit_on_close(node, *end)),
+            Op::EmitEvery { every_ms } => Rc::new(self.lives_of_emit_every(node, *every_ms)),
             Op::Lookup { parts, at } => Rc::new(self.lives_of_lookup(node, parts, *at)),
+            Op::LookupJoin { left_keys, right_keys, at, outer } => Rc::new(self.lives_of_lookup_join(node, (left_keys, right_keys), *at, *outer)),
             Op::Predict { calls } => Rc::new(self.lives_of_predict(node, calls)),
             Op::Drift { spec } => Rc::new(self.lives_of_drift(node, spec)),
             _ => Rc::new(self.lives_by_content(node)),

@@ -17,7 +17,7 @@ impl Interpreter {
         match &definition.op {
             Op::Source { source } => epochs.extend(&self.input_epochs[*source]),
             // C1b: the answer stays with the left row.
-            Op::Lookup { .. } => epochs.extend(self.relevant_epochs(definition.inputs[0])),
+            Op::Lookup { .. } | Op::LookupJoin { .. } => epochs.extend(self.relevant_epochs(definition.inputs[0])),
             _ => definition.inputs.iter().for_each(|input| epochs.extend(self.relevant_epochs(*input))),
         }
         let times = |column: usize| -> BTreeSet<EventTime> {
@@ -39,6 +39,7 @@ impl Interpreter {
                     epochs.extend(hop_instants(spec, time).flat_map(around));
                 }
             }
+            Op::EmitEvery { every_ms } => epochs.extend(self.multiples(node, *every_ms)),
             Op::Drift { spec } => epochs.extend(self.evaluations(node, spec).into_iter().map(|d| Epoch(d - 1))),
             _ => {}
         }

@@ -1,0 +1,52 @@
+//! Frees what no admissible row can change (T12). In: state by key, and where a column of the key has its horizon. Out: less state; nothing is
+//! told, since nothing that anybody sees changes.
+
+use std::sync::Arc;
+
+use freshet_core::{Epoch, EventTime, Horizon, KeyCodec, event_times};
+
+use crate::bridge::Watermarks;
+use crate::state::ShardedMap;
+
+/// Keys are looked through when there are an eighth more than were left the last time, and so many more.
+const KEYS_MIN: usize = 1_024;
+/// Keys that are decoded at once.
+const CHUNK: usize = 8_192;
+
+/// The horizon of one column of an operator's keys.
+pub struct Freeing {
+    watermarks: Arc<Watermarks>,
+    column: usize,
+    horizon: Horizon,
+    kept: usize,
+}
+
+impl Freeing {
+    pub fn new(watermarks: Arc<Watermarks>, column: usize, horizon: Horizon) -> Freeing {
+        Freeing { watermarks, column, horizon, kept: 0 }
+    }
+
+    /// Keys whose time lies below it will not come again once `upto` is complete.
+    pub fn bound(&self, upto: Epoch) -> Option<EventTime> {
+        let bounds = self.horizon.of.iter().map(|(bound, source)| self.watermarks.at(&[*source], *bound, upto));
+        bounds.min().flatten().map(|bound| bound.plus_ns(self.horizon.slack_ns))
+    }
+
+    /// After the step up to `upto`; amortised, a key is looked at a constant number of times.
+    pub fn sweep<V>(&mut self, state: &mut ShardedMap<V>, codec: &KeyCodec, upto: Epoch) {
+        if state.len() < KEYS_MIN + self.kept + self.kept / 8 {
+            return;
+        }
+        let Some(bound) = self.bound(upto) else { return };
+        let mut over: Vec<Box<[u8]>> = Vec::new();
+        let keys: Vec<&[u8]> = state.iter().map(|(key, _)| key).collect();
+        for chunk in keys.chunks(CHUNK) {
+            let columns = codec.decode(chunk.iter().copied()).expect("these are keys of this codec");
+            let times = event_times(&columns[self.column]).expect("only timestamps have a horizon");
+            let gone = chunk.iter().zip(times).filter(|(_, time)| time.is_some_and(|time| time < bound));
+            over.extend(gone.map(|(key, _)| Box::from(*key)));
+        }
+        over.iter().for_each(|key| drop(state.remove(key)));
+        self.kept = state.len();
+    }
+}

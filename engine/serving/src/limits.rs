@@ -41,6 +41,10 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 
 /// Bytes of an HTTP body: 4 MiB hold a lookup of about 100,000 short keys. Larger: 413.
 pub const HTTP_BODY_BYTES_MAX: usize = 4 << 20;
+/// How much of a refused body is read and thrown away, so that its client gets the answer instead of a reset connection. More: it closes.
+pub const UNREAD_BYTES_MAX: usize = 64 << 20;
+/// For how long.
+pub const UNREAD_WAIT_MAX: Duration = Duration::from_secs(5);
 /// HTTP connections; more wait in the listener's backlog.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
 /// HTTP requests in work. More: 503.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -11,10 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 
+use crate::http::unread::read_to_the_end;
 use crate::limits::{DRAIN_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEADER_TIMEOUT};
 
 /// Serves until `stop` changes, then lets open requests end for at most `DRAIN_MAX`.
 pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let router = router.layer(from_fn(read_to_the_end));
     let permits = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
     loop {
         let accepted = async {

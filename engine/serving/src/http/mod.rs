@@ -9,6 +9,7 @@
 //! | `status.rs` | `/v1/status` and the page that shows it |
 //! | `ingest.rs`, `lines.rs` | `/v1/ingest/{source}`: rows of clients |
 //! | `online.rs` | `/get-online-features`, as Feast's |
+//! | `unread.rs` | the rest of a body that was refused early |
 mod health;
 mod ingest;
 mod lines;
@@ -17,6 +18,7 @@ mod metrics;
 mod online;
 mod router;
 mod status;
+mod unread;
 
 pub use health::reasons_not_ready;
 pub use listen::listen;

@@ -97,11 +97,17 @@ fn of_node(plan: &Plan, id: NodeId, horizons: &[Horizons]) -> Option<Growth> {
         Op::Join { left_keys, right_keys, .. } => {
             let with =
                 if left_keys.is_empty() { "row of both sides".into() } else { format!("row of both sides, by {}", names(input(0), left_keys)) };
+            let [left_over, right_over] = plan.rows_over(id, horizons);
             let both = left_keys.iter().zip(right_keys).find_map(|(left, right)| Some((over(0, &[*left])?, over(1, &[*right])?)));
             let freed = match both {
                 Some(((column, one), (_, other))) => Freed::At(passing(plan, input(0), column, &one.and(other))),
-                None if input(0).append_only || input(1).append_only => Freed::Never,
-                None => Freed::WithItsRows,
+                None => {
+                    match [(0, left_over), (1, right_over)].map(|(side, over)| over.map(|(column, at)| passing(plan, input(side), column, &at))) {
+                        [Some(left), Some(right)] => Freed::At(format!("{left} or {}", right.trim_start_matches("when "))),
+                        _ if input(0).append_only || input(1).append_only => Freed::Never,
+                        _ => Freed::WithItsRows,
+                    }
+                }
             };
             growth(with, freed, row(input(0)).max(row(input(1))))
         }

@@ -223,6 +223,46 @@ fn emit_every_changes_a_view_at_multiples_only() {
     }
 }
 
+/// The conditions on times let the join forget rows while others still come, go and come late.
+#[test]
+fn t12_joins_by_time_equal_the_oracles_while_they_forget() {
+    let questions = [
+        asked(
+            "interval",
+            "CREATE MATERIALIZED VIEW v AS SELECT p.id, p.x, c.y, c.at FROM plain p JOIN changing c ON p.k = c.k AND c.at BETWEEN p.ts - INTERVAL '3 seconds' AND p.ts",
+        ),
+        asked(
+            "interval_without_keys",
+            "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h FROM plain p, changing c WHERE c.at > p.ts AND c.at < p.ts + INTERVAL '2 seconds' AND c.y > 0",
+        ),
+        asked(
+            "highest_of_a_window",
+            "CREATE MATERIALIZED VIEW v AS SELECT c.k, c.h, c.at FROM changing c JOIN
+             (SELECT max(h) AS most, window_end FROM TUMBLE(changing, at, INTERVAL '10 seconds') GROUP BY window_start, window_end) m ON c.h = m.most
+             WHERE c.at BETWEEN m.window_end - INTERVAL '10 seconds' AND m.window_end",
+        ),
+        asked(
+            "grouped_by_a_time_of_the_join",
+            "CREATE MATERIALIZED VIEW v AS SELECT c.at, count(*) AS n, max(p.x) AS most FROM plain p JOIN changing c
+             ON p.k = c.k AND c.at BETWEEN p.ts AND p.ts + INTERVAL '4 seconds' GROUP BY c.at",
+        ),
+    ];
+    for (number, question) in questions.iter().enumerate() {
+        for seed in 0..4 {
+            let shape = Shape { special_floats: 0.0, partitions: 1 + seed as u32 % 3, late_ms: 6_000, ..SHAPE };
+            check_over(BOTH_LATE, question, 60_000 + number as u64 * 100 + seed, &shape);
+        }
+    }
+}
+
+const BOTH_LATE: &str = "
+SET clock = 'event';
+CREATE SOURCE plain (id BIGINT, k VARCHAR, g INT, x DOUBLE, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2 seconds', LATENESS INTERVAL '4 seconds')
+  WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
+CREATE SOURCE changing (k VARCHAR, h INT, y DOUBLE, flag BOOLEAN, at TIMESTAMP, WATERMARK FOR at AS at - INTERVAL '2 seconds', LATENESS INTERVAL '4 seconds')
+  WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON;
+";
+
 const NEVER_LATE: &str = "
 SET clock = 'event';
 CREATE SOURCE bids (k VARCHAR, price BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts, LATENESS INTERVAL '5 seconds') WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
@@ -266,6 +306,10 @@ fn t12_state_of_windows_is_freed_when_no_row_can_reach_it() {
          ON p.k = b.k AND p.window_start = b.window_start AND p.window_end = b.window_end",
         "CREATE MATERIALIZED VIEW v AS SELECT k, window_end, count(*) AS n FROM TUMBLE(bids, ts, INTERVAL '1 second') GROUP BY k, window_start, window_end
          EMIT ON WINDOW CLOSE",
+        "CREATE MATERIALIZED VIEW v AS SELECT p.k, b.price FROM persons p JOIN bids b ON p.k = b.k AND b.ts BETWEEN p.at - INTERVAL '3 seconds' AND p.at",
+        "CREATE MATERIALIZED VIEW v AS SELECT b.k, b.price, b.ts FROM bids b JOIN
+         (SELECT max(price) AS most, window_end FROM TUMBLE(bids, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end) m ON b.price = m.most
+         WHERE b.ts BETWEEN m.window_end - INTERVAL '10 seconds' AND m.window_end",
     ];
     for view in views {
         let (half, whole) = (state_after(view, 12_000), state_after(view, 24_000));

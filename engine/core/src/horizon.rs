@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::{DataType, TimeUnit};
 
-use crate::{NodeId, Op, Plan, Windows};
+use crate::{Apart, ExprRef, JoinKind, NodeId, Op, Plan, Windows};
 
 /// How far the time of a source has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,13 @@ impl Horizon {
     pub fn later(&self, ns: i64) -> Horizon {
         Horizon { of: self.of.clone(), slack_ns: self.slack_ns.saturating_add(ns) }
     }
+}
+
+/// Partners of this side that changes of the other side still find have at least this time.
+struct Reach {
+    side: usize,
+    column: usize,
+    from: Horizon,
 }
 
 /// By column; a column without one may still change anywhere.
@@ -93,7 +100,7 @@ impl Plan {
                 columns.collect()
             }
             // What NOT IN compares may be changed by a NULL, which has no time.
-            Op::Join { kind, left_keys, right_keys, .. } => {
+            Op::Join { kind, left_keys, right_keys, residual, .. } => {
                 let compared = usize::from(kind.is_null_aware());
                 let width = self.node(node.inputs[0]).schema.fields().len();
                 let mut all = Horizons::new();
@@ -104,11 +111,42 @@ impl Plan {
                         all.extend(kind.shows_right().then_some((width + right, both)));
                     }
                 }
+                // A change of the earlier side shows only rows of the later side that lie behind it.
+                if *kind == JoinKind::Inner {
+                    for Reach { side, column, from } in self.reaches(id, residual, [input(0), input(1)]) {
+                        if let Some(own) = input(side).get(&column) {
+                            all.entry(column + side * width).or_insert_with(|| own.and(&from));
+                        }
+                    }
+                }
                 all.retain(|column, _| *column < node.schema.fields().len());
                 all
             }
             _ => Horizons::new(),
         }
+    }
+
+    /// What the residual of an inner join says of times: a row of this side whose time lies below will have no more partners. At most one a
+    /// side.
+    pub fn rows_over(&self, id: NodeId, horizons: &[Horizons]) -> [Option<(usize, Horizon)>; 2] {
+        let node = self.node(id);
+        let Op::Join { kind: JoinKind::Inner, residual, .. } = &node.op else { return [None, None] };
+        let mut found = [None, None];
+        for Reach { side, column, from } in self.reaches(id, residual, [0, 1].map(|side| &horizons[node.inputs[side].index()])) {
+            found[side].get_or_insert((column, from));
+        }
+        found
+    }
+
+    fn reaches(&self, id: NodeId, residual: &[ExprRef], horizons: [&Horizons; 2]) -> Vec<Reach> {
+        let width = self.node(self.node(id).inputs[0]).schema.fields().len();
+        let place = |column: usize| if column < width { (0, column) } else { (1, column - width) };
+        let reach = |conjunct: &ExprRef| {
+            let Apart { later, earlier, ns } = conjunct.apart()?;
+            let ((side, column), (other, earlier)) = (place(later), place(earlier));
+            (side != other).then_some(Reach { side, column, from: horizons[other].get(&earlier)?.later(ns) })
+        };
+        residual.iter().filter_map(reach).collect()
     }
 
     /// Nothing passes behind a closed window.

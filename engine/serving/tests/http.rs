@@ -27,8 +27,7 @@ pub fn status(head: &str) -> u16 {
 async fn send(http: &str, head: &str, body: &[u8]) -> (String, String) {
     let mut stream = TcpStream::connect(http).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
-    // A refused body may not be read to its end.
-    drop(stream.write_all(body).await);
+    stream.write_all(body).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -54,4 +53,18 @@ async fn a_stop_ends_the_listeners() {
     let address = running.http.clone();
     running.server.shutdown().await;
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_too_much_still_gets_the_answer() {
+    let running = start().await;
+    running.reader.advance(10, &[("a", 1)]);
+    for (path, code) in [("/get-online-features", 413), ("/nowhere", 404), ("/healthz", 405), ("/v1/ingest/taxis", 404)] {
+        // More than the buffers of both sockets hold.
+        for size in [5 << 20, 20 << 20] {
+            let (head, body) = post(&running, path, &[], &vec![b' '; size]).await;
+            assert_eq!(status(&head), code, "{path}: {body}");
+        }
+    }
+    running.server.shutdown().await;
 }

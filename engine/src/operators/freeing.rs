@@ -8,12 +8,13 @@ use freshet_core::{Epoch, EventTime, Horizon, KeyCodec, event_times};
 use crate::bridge::Watermarks;
 use crate::state::ShardedMap;
 
-/// Keys are looked through when there are an eighth more than were left the last time, and so many more.
-const KEYS_MIN: usize = 1_024;
+/// Entries are looked through when there are an eighth more than were left the last time, and so many more; few where tests run, whose inputs
+/// are small.
+const KEYS_MIN: usize = if cfg!(debug_assertions) { 16 } else { 1_024 };
 /// Keys that are decoded at once.
 const CHUNK: usize = 8_192;
 
-/// The horizon of one column of an operator's keys.
+/// The horizon of one column of an operator's keys, or of its rows.
 pub struct Freeing {
     watermarks: Arc<Watermarks>,
     column: usize,
@@ -26,6 +27,21 @@ impl Freeing {
         Freeing { watermarks, column, horizon, kept: 0 }
     }
 
+    /// The column that has the time.
+    pub fn column(&self) -> usize {
+        self.column
+    }
+
+    /// Whether looking through so many entries pays.
+    pub fn is_due(&self, entries: usize) -> bool {
+        entries >= KEYS_MIN + self.kept + self.kept / 8
+    }
+
+    /// So many were left.
+    pub fn swept(&mut self, kept: usize) {
+        self.kept = kept;
+    }
+
     /// Keys whose time lies below it will not come again once `upto` is complete.
     pub fn bound(&self, upto: Epoch) -> Option<EventTime> {
         let bounds = self.horizon.of.iter().map(|(bound, source)| self.watermarks.at(&[*source], *bound, upto));
@@ -34,7 +50,7 @@ impl Freeing {
 
     /// After the step up to `upto`; amortised, a key is looked at a constant number of times.
     pub fn sweep<V>(&mut self, state: &mut ShardedMap<V>, codec: &KeyCodec, upto: Epoch) {
-        if state.len() < KEYS_MIN + self.kept + self.kept / 8 {
+        if !self.is_due(state.len()) {
             return;
         }
         let Some(bound) = self.bound(upto) else { return };
@@ -47,6 +63,6 @@ impl Freeing {
             over.extend(gone.map(|(key, _)| Box::from(*key)));
         }
         over.iter().for_each(|key| drop(state.remove(key)));
-        self.kept = state.len();
+        self.swept(state.len());
     }
 }

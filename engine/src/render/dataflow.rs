@@ -122,7 +122,7 @@ impl<'scope> Builder<'scope, '_> {
             }
             Op::Join { kind, left_keys, right_keys, nulls_equal, residual } => {
                 let by = (*kind, [left_keys, right_keys], *nulls_equal);
-                self.join(&name, node, by, residual, inputs.clone())?
+                self.join(&name, id, by, residual, inputs.clone())?
             }
             Op::SingleRow => {
                 let owns = owner_of(0, self.peers) == self.worker;
@@ -243,12 +243,13 @@ impl<'scope> Builder<'scope, '_> {
     fn join(
         &mut self,
         name: &str,
-        node: &Node,
+        id: NodeId,
         (kind, keys, nulls_equal): (JoinKind, [&Vec<usize>; 2], bool),
         residual: &[ExprRef],
         inputs: Vec<Bundle<'scope>>,
     ) -> Result<Bundle<'scope>> {
         let plan = self.with.plan.clone();
+        let node = plan.node(id);
         let names = self.with.source_names.clone();
         let schemas = [0, 1].map(|input: usize| &plan.node(node.inputs[input]).schema);
         // A value that NOT IN compares may be equal to one it does not match by key: NULL.
@@ -267,7 +268,8 @@ impl<'scope> Builder<'scope, '_> {
             let operator = ResidualJoin::new(name.to_string(), shape, residual.to_vec(), schemas, names);
             return Ok(self.stateful(name, inputs, operator.freeing(over)));
         }
-        let joined = self.stateful(name, inputs, Join::new(shape, over));
+        let rows_over = plan.rows_over(id, &self.horizons).map(|over| over.and_then(|(column, horizon)| self.freeing(column, horizon)));
+        let joined = self.stateful(name, inputs, Join::new(shape, over).forgetting(rows_over));
         let kept = map_batches(self.scope, name, joined.rows, filter(name.to_string(), residual.to_vec(), names));
         Ok(Bundle { rows: kept.rows, errors: self.scope.concatenate([joined.errors, kept.errors]) })
     }

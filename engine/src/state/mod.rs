@@ -31,7 +31,7 @@ pub use rolling::{Overlay, RollingKey, RollingLayout};
 pub use rows::{LiveRow, RowBag};
 pub use sequence::{EntryCodec, Sequence};
 pub use sessions::{Moved, Sessions};
-pub use sharded::ShardedMap;
+pub use sharded::{Kept, ShardedMap};
 
 #[cfg(test)]
 mod rolling_tests;

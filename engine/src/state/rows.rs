@@ -107,6 +107,32 @@ impl<M: Default> RowBag<M> {
         self.get_mut(row)
     }
 
+    /// Drops rows of which `keep` says no. How many.
+    pub fn retain(&mut self, keep: impl Fn(&LiveRow<M>) -> bool) -> usize {
+        match &mut self.0 {
+            Rows::None => 0,
+            Rows::One(row) if keep(row) => 0,
+            Rows::One(_) => {
+                self.0 = Rows::None;
+                1
+            }
+            Rows::Many(many) => {
+                let before = many.rows.len();
+                if many.rows.iter().all(&keep) {
+                    return 0;
+                }
+                many.rows.retain(keep);
+                let left = many.rows.len();
+                match left {
+                    0 => self.0 = Rows::None,
+                    1 => self.0 = Rows::One(many.rows.pop().expect("there is one")),
+                    _ => many.count_again(),
+                }
+                before - left
+            }
+        }
+    }
+
     /// About how many bytes it takes beside its own.
     pub fn bytes(&self) -> usize {
         let rows: usize = self.rows().iter().map(|row| row.row.len() + 16).sum();
@@ -181,6 +207,16 @@ impl<M: Default> Many<M> {
         }
     }
 
+    /// After rows were taken out.
+    fn count_again(&mut self) {
+        self.total = self.rows.iter().map(|row| row.count).sum();
+        self.rows.shrink_to_fit();
+        self.index = HashTable::new();
+        if self.rows.len() > FEW {
+            (0..self.rows.len()).for_each(|place| self.enter(place));
+        }
+    }
+
     fn enter(&mut self, place: usize) {
         let rows = &self.rows;
         self.index.insert_unique(hash_bytes(&rows[place].row), place as u32, |place| hash_bytes(&rows[*place as usize].row));
@@ -228,6 +264,11 @@ mod tests {
             bag.add(&row, change, step);
             *counts.entry(row).or_default() += change;
             counts.retain(|_, count| *count != 0);
+            if step % 700 == 0 {
+                let before = counts.len();
+                counts.retain(|row, _| !row[0].is_multiple_of(5));
+                assert_eq!(bag.retain(|live| !live.row[0].is_multiple_of(5)), before - counts.len());
+            }
             assert_eq!(bag.total(), counts.values().sum::<i64>());
             assert_eq!(bag.is_empty(), counts.is_empty());
         }

@@ -19,6 +19,14 @@ impl<V> Default for ShardedMap<V> {
     }
 }
 
+/// What became of a key's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    AsItWas,
+    Changed,
+    Not,
+}
+
 /// The hash of a key within its shard, whose keys share the high bits of theirs.
 fn hash_within(hash: u64) -> u64 {
     hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -63,6 +71,17 @@ impl<V> ShardedMap<V> {
         Some(found.remove().0.1)
     }
 
+    /// Changes every state, and drops the keys of which `keep` says no. It says, too, whether it changed anything.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut V) -> Kept) {
+        for (table, dirty) in self.shards.iter_mut().zip(&mut self.dirty) {
+            table.retain(|(_, value)| {
+                let kept = keep(value);
+                *dirty |= kept != Kept::AsItWas;
+                kept != Kept::Not
+            });
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
         self.shards.iter().flat_map(|table| table.iter().map(|(key, value)| (key.as_ref(), value)))
     }
@@ -94,7 +113,7 @@ impl<V> ShardedMap<V> {
     }
 
     /// Fills a shard from the bytes of `checkpoint`. Errors: Data.
-    pub fn restore(&mut self, shard: usize, bytes: &[u8], take: impl Fn(&mut Bytes<'_>) -> Result<V>) -> Result<()> {
+    pub fn restore(&mut self, shard: usize, bytes: &[u8], mut take: impl FnMut(&mut Bytes<'_>) -> Result<V>) -> Result<()> {
         let mut bytes = Bytes(bytes);
         while !bytes.is_empty() {
             let key: Box<[u8]> = bytes.bytes()?.into();

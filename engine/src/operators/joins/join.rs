@@ -2,13 +2,13 @@
 //! epoch, at the greater epoch of the two rows; rows that gain their first partner or lose their last one. Any retraction on either side is
 //! followed.
 
-use freshet_core::{Batch, Epoch, JoinKind, Result};
+use freshet_core::{Batch, Epoch, EventTime, JoinKind, Result, event_times};
 
 use crate::operators::joins::Shape;
-use crate::operators::joins::given::{Given, Net};
+use crate::operators::joins::given::{At, Given, Net};
 use crate::operators::joins::parts::{Facts, Parts};
 use crate::operators::{Freeing, Output, Stateful, StepOperator};
-use crate::state::{Bytes, RowBag, ShardedMap, put_i64};
+use crate::state::{Bytes, Kept, RowBag, ShardedMap, put_i64};
 
 /// The operator and its state: both sides, by key.
 pub struct Join {
@@ -16,12 +16,22 @@ pub struct Join {
     keys: ShardedMap<Sides>,
     nets: [Vec<Net>; 2],
     freeing: Option<Freeing>,
+    over: [Option<Freeing>; 2],
+    /// Rows of both sides.
+    kept: usize,
 }
+
+/// A row's mark: nanoseconds of the column by which its side's rows are over. These never are.
+const NEVER_OVER: i64 = i64::MAX;
+/// Comparisons with NULL are never true.
+const OVER_AT_ONCE: i64 = i64::MIN;
+/// A condition may fail on times beyond, which is an error that each change of the other side makes anew.
+const TIME_MAX: i64 = 1 << 62;
 
 /// The live rows of a key.
 #[derive(Debug, Default)]
 struct Sides {
-    rows: [RowBag; 2],
+    rows: [RowBag<i64>; 2],
     /// How many rows the right side has, where they are not kept.
     counted: i64,
 }
@@ -35,11 +45,54 @@ impl Sides {
 impl Join {
     /// With `freeing`, keys that no row of either side can reach any more are forgotten.
     pub fn new(shape: Shape, freeing: Option<Freeing>) -> Join {
-        Join { shape, keys: ShardedMap::default(), nets: Default::default(), freeing }
+        Join { shape, keys: ShardedMap::default(), nets: Default::default(), freeing, over: [None, None], kept: 0 }
+    }
+
+    /// Rows, by side, that no row of the other side reaches any more are forgotten. Only of an inner join, whose pairs are judged behind it.
+    pub fn forgetting(self, over: [Option<Freeing>; 2]) -> Join {
+        assert!(self.shape.kind == JoinKind::Inner || over.iter().all(Option::is_none));
+        Join { over, ..self }
+    }
+
+    /// The marks of a step's rows, by batch; none where its side's rows are never over.
+    fn marks(&self, given: &Given) -> Vec<Vec<i64>> {
+        let mark = |time: Option<EventTime>| match time {
+            None => OVER_AT_ONCE,
+            Some(EventTime(ns)) if (-TIME_MAX..TIME_MAX).contains(&ns) => ns,
+            Some(_) => NEVER_OVER,
+        };
+        let of_batch = |over: &Freeing, batch: &Batch| {
+            let times = event_times(batch.column(over.column())).expect("only timestamps have a horizon");
+            times.into_iter().map(mark).collect()
+        };
+        given.batches.iter().map(|given| self.over[given.side].as_ref().map_or_else(Vec::new, |over| of_batch(over, given.batch))).collect()
+    }
+
+    fn forget(&mut self, upto: Epoch) {
+        if !self.over.iter().flatten().any(|over| over.is_due(self.kept)) {
+            return;
+        }
+        let bounds = self.over.each_ref().map(|over| over.as_ref().and_then(|over| over.bound(upto)).map_or(i64::MIN, |bound| bound.0));
+        let mut gone = 0;
+        self.keys.retain(|sides| {
+            let before = gone;
+            for (rows, bound) in sides.rows.iter_mut().zip(bounds) {
+                gone += rows.retain(|row| row.mark >= bound);
+            }
+            match (gone > before, sides.is_empty()) {
+                (_, true) => Kept::Not,
+                (true, false) => Kept::Changed,
+                (false, false) => Kept::AsItWas,
+            }
+        });
+        self.kept -= gone;
+        self.over.iter_mut().flatten().for_each(|over| over.swept(self.kept));
     }
 
     /// Each change meets what the other side has at its turn; the sum over an epoch does not depend on the order.
     fn step_inner(&mut self, given: &Given, parts: &mut Parts, out: &mut Vec<Batch>) {
+        let marks = self.marks(given);
+        let mark_of = |at: At| marks[at.batch as usize].get(at.row as usize).copied().unwrap_or(NEVER_OVER);
         for (epoch, at) in given.in_order() {
             if !self.shape.nulls_equal && given.has_null_key(at) {
                 continue;
@@ -51,7 +104,12 @@ impl Join {
                 let facts = Facts { epoch, diff: count * other.count, position: position.max(other.position) };
                 parts.pair(side, given, at, &other.row, facts);
             }
-            if sides.rows[side].add(given.row(at), count, position).is_none() && sides.is_empty() {
+            let known = sides.rows[side].rows().len();
+            if let Some(live) = sides.rows[side].add(given.row(at), count, position) {
+                live.mark = mark_of(at);
+            }
+            self.kept = self.kept + sides.rows[side].rows().len() - known;
+            if sides.is_empty() {
                 self.keys.remove(key);
             }
             parts.spill(given, &self.shape, out);
@@ -95,7 +153,7 @@ fn change_key(shape: &Shape, sides: &mut Sides, nets: &[Vec<Net>; 2], epoch: u64
     let lefts = sides.rows[0].total();
     let rights = if shape.keeps(1) { sides.rows[1].total() } else { sides.counted };
     let facts = |count: i64, position: u64| Facts { epoch, diff: count, position };
-    let apply = |rows: &mut RowBag, side: usize| {
+    let apply = |rows: &mut RowBag<i64>, side: usize| {
         for net in &nets[side] {
             rows.add(given.row(net.at), net.count, net.position);
         }
@@ -153,6 +211,7 @@ impl StepOperator for Join {
             _ => self.step_by_key(&given, &mut parts, &mut out.rows),
         }
         parts.finish(&given, &self.shape, &mut out.rows);
+        self.forget(upto);
         if let Some(freeing) = &mut self.freeing {
             freeing.sweep(&mut self.keys, &self.shape.key_codec, upto);
         }
@@ -162,16 +221,20 @@ impl StepOperator for Join {
 impl Stateful for Join {
     fn checkpoint(&mut self) -> Vec<(usize, Vec<u8>)> {
         self.keys.checkpoint(|out, sides| {
-            sides.rows.iter().for_each(|rows| rows.put(out, |_, ()| {}));
+            sides.rows.iter().for_each(|rows| rows.put(out, |out, mark| put_i64(out, *mark)));
             put_i64(out, sides.counted);
         })
     }
 
     fn restore(&mut self, shard: usize, bytes: &[u8]) -> Result<()> {
+        let mut kept = 0;
         self.keys.restore(shard, bytes, |bytes: &mut Bytes<'_>| {
-            let rows = [RowBag::take(bytes, |_| Ok(()))?, RowBag::take(bytes, |_| Ok(()))?];
+            let rows = [RowBag::take(bytes, |bytes| bytes.i64())?, RowBag::take(bytes, |bytes| bytes.i64())?];
+            kept += rows.iter().map(|rows| rows.rows().len()).sum::<usize>();
             Ok(Sides { rows, counted: bytes.i64()? })
-        })
+        })?;
+        self.kept += kept;
+        Ok(())
     }
 
     fn size(&self) -> (u64, u64) {

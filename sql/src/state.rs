@@ -140,9 +140,9 @@ fn of_node(plan: &Plan, id: NodeId, horizons: &[Horizons]) -> Option<Growth> {
             growth("row in flight".into(), Freed::At("when its step closes".into()), row(node))
         }
         Op::Lookup { .. } | Op::Predict { .. } => growth("live row, with what it was answered".into(), Freed::WithItsRows, row(node)),
-        Op::Session { keys, .. } => growth(
+        Op::Session { time, keys, .. } => growth(
             format!("row, by {} and time", if keys.is_empty() { "nothing".into() } else { names(input(0), keys) }),
-            live(input(0)),
+            over(0, &[*time]).map_or_else(|| live(input(0)), |(column, at)| Freed::At(passing(plan, input(0), column, &at) + " and the gap")),
             row(input(0)),
         ),
         Op::Arrival if node.append_only => None,

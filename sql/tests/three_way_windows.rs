@@ -223,9 +223,9 @@ fn emit_every_changes_a_view_at_multiples_only() {
     }
 }
 
-/// The conditions on times let the join forget rows while others still come, go and come late.
+/// The conditions on times let joins, and gaps let sessions, forget rows while others still come, go and come late.
 #[test]
-fn t12_joins_by_time_equal_the_oracles_while_they_forget() {
+fn t12_joins_and_sessions_equal_the_oracles_while_they_forget() {
     let questions = [
         asked(
             "interval",
@@ -241,6 +241,12 @@ fn t12_joins_by_time_equal_the_oracles_while_they_forget() {
              (SELECT max(h) AS most, window_end FROM TUMBLE(changing, at, INTERVAL '10 seconds') GROUP BY window_start, window_end) m ON c.h = m.most
              WHERE c.at BETWEEN m.window_end - INTERVAL '10 seconds' AND m.window_end",
         ),
+        asked(
+            "sessions",
+            "CREATE MATERIALIZED VIEW v AS SELECT k, window_start, window_end, count(*) AS n, sum(y) AS s
+             FROM TABLE(SESSION(TABLE changing PARTITION BY k, DESCRIPTOR(at), INTERVAL '2' SECONDS)) GROUP BY k, window_start, window_end",
+        ),
+        asked("sessions_of_all", "CREATE MATERIALIZED VIEW v AS SELECT id, window_start, window_end FROM SESSION(plain, ts, INTERVAL '1 second')"),
         asked(
             "grouped_by_a_time_of_the_join",
             "CREATE MATERIALIZED VIEW v AS SELECT c.at, count(*) AS n, max(p.x) AS most FROM plain p JOIN changing c

@@ -156,7 +156,8 @@ impl Plan {
     }
 }
 
-fn unit_ns(data_type: &DataType) -> i64 {
+/// Nanoseconds of the unit of a timestamp.
+pub fn unit_ns(data_type: &DataType) -> i64 {
     match data_type {
         DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
         DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,

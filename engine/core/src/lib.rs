@@ -58,7 +58,7 @@ pub use expr::{Apart, Column, Compare, Comparison, Evaluated, Expr, ExprRef, Lit
 pub use feature::{
     FeatureColumn, FeatureSpec, LatestSpec, RollingAggregate, RollingSpec, ServiceColumn, ServiceDef, ServicePart, Status, Window, WindowEdge,
 };
-pub use horizon::{Bound, Horizon, Horizons};
+pub use horizon::{Bound, Horizon, Horizons, unit_ns};
 pub use io::{
     BadData, ComputedColumn, Connectors, Encode, Format, Ingress, MetadataColumn, OptionError, Poll, Push, PushBody, PushSource, Pushed,
     SCRIPT_PARTITION, SecretFrom, Sink, SinkDef, Source, SourceBatch, SourceDef, SourceReport, TABLE_CONNECTOR, TABLE_LIVE, TimeLimits,

@@ -8,10 +8,10 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBat
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::row::Rows as EncodedRows;
-use freshet_core::{Batch, Counts, Diffs, Epoch, KeyCodec, Result};
+use freshet_core::{Batch, Counts, Diffs, Epoch, KeyCodec, Result, unit_ns};
 
-use crate::operators::{Output, Stateful, StepOperator};
-use crate::state::{Moved, Sessions, ShardedMap};
+use crate::operators::{Freeing, Output, Stateful, StepOperator};
+use crate::state::{Kept, Moved, Sessions, ShardedMap};
 
 /// The operator and the sessions of each key.
 pub struct Session {
@@ -22,6 +22,9 @@ pub struct Session {
     row_codec: KeyCodec,
     schema: SchemaRef,
     sessions: ShardedMap<Sessions>,
+    freeing: Option<Freeing>,
+    /// Distinct times of all keys.
+    kept: usize,
 }
 
 /// The encoded keys and rows of one batch, and its times.
@@ -46,7 +49,28 @@ impl Session {
     pub fn new((time, gap): (usize, i64), keys: Vec<usize>, input: &SchemaRef, schema: SchemaRef) -> Result<Session> {
         let key_types: Vec<DataType> = keys.iter().map(|key| input.field(*key).data_type().clone()).collect();
         let (key_codec, row_codec) = (KeyCodec::new(&key_types)?, KeyCodec::for_schema(input)?);
-        Ok(Session { time, gap, keys, key_codec, row_codec, schema, sessions: ShardedMap::default() })
+        Ok(Session { time, gap, keys, key_codec, row_codec, schema, sessions: ShardedMap::default(), freeing: None, kept: 0 })
+    }
+
+    /// Sessions that no row can reach any more are forgotten; of their key a name is kept.
+    pub fn freeing(self, freeing: Option<Freeing>) -> Session {
+        Session { freeing, ..self }
+    }
+
+    fn forget(&mut self, upto: Epoch) {
+        let Some(freeing) = self.freeing.as_mut().filter(|freeing| freeing.is_due(self.kept)) else { return };
+        let Some(bound) = freeing.bound(upto) else { return };
+        // A row is in a session whose last time lies the gap before it.
+        let before = bound.0.div_euclid(unit_ns(self.schema.field(self.time).data_type())).saturating_sub(self.gap);
+        let mut kept = 0;
+        self.sessions.retain(|sessions| {
+            let known = sessions.times();
+            sessions.forget(before);
+            kept += sessions.times();
+            if sessions.times() == known { Kept::AsItWas } else { Kept::Changed }
+        });
+        self.kept = kept;
+        freeing.swept(kept);
     }
 
     fn encoded<'a>(&self, batch: &'a Batch) -> Encoded<'a> {
@@ -71,7 +95,7 @@ impl Session {
 }
 
 impl StepOperator for Session {
-    fn step(&mut self, inputs: &mut [Vec<Batch>], _upto: Epoch, out: &mut Output) {
+    fn step(&mut self, inputs: &mut [Vec<Batch>], upto: Epoch, out: &mut Output) {
         let encoded: Vec<Encoded> = inputs[0].iter().map(|batch| self.encoded(batch)).collect();
         let mut order: Vec<(u64, usize, usize)> = Vec::new();
         for (index, part) in encoded.iter().enumerate() {
@@ -92,7 +116,9 @@ impl StepOperator for Session {
             }
             for ((key, time, row), (diff, position)) in sums.into_iter().filter(|(_, (diff, _))| *diff != 0) {
                 let sessions = self.sessions.entry(&key, Sessions::default);
+                let known = sessions.times();
                 sessions.change(self.gap, time, &row, diff, position, &mut moved);
+                self.kept = self.kept + sessions.times() - known;
                 if sessions.is_empty() {
                     self.sessions.remove(&key);
                 }
@@ -106,6 +132,7 @@ impl StepOperator for Session {
             }
         }
         out.rows.extend(self.batch_of(changes));
+        self.forget(upto);
     }
 }
 
@@ -115,7 +142,14 @@ impl Stateful for Session {
     }
 
     fn restore(&mut self, shard: usize, bytes: &[u8]) -> Result<()> {
-        self.sessions.restore(shard, bytes, Sessions::take)
+        let mut kept = 0;
+        self.sessions.restore(shard, bytes, |bytes| {
+            let sessions = Sessions::take(bytes)?;
+            kept += sessions.times();
+            Ok(sessions)
+        })?;
+        self.kept += kept;
+        Ok(())
     }
 
     fn size(&self) -> (u64, u64) {

@@ -192,7 +192,9 @@ impl<'scope> Builder<'scope, '_> {
                 map_batches(self.scope, &name, inputs[0].rows.clone(), map)
             }
             Op::Session { time, gap, keys } => {
+                let horizon = self.horizons[node.inputs[0].index()].get(time).cloned();
                 let operator = Session::new((*time, *gap), keys.clone(), schema_of(0), node.schema.clone())?;
+                let operator = operator.freeing(horizon.and_then(|horizon| self.freeing(*time, horizon)));
                 self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), keys))], operator)
             }
             Op::Gate { end, view } => {

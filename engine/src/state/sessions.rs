@@ -16,6 +16,8 @@ pub struct Sessions {
     /// By first time; never overlapping, more than the gap apart.
     spans: BTreeMap<i64, Span>,
     next: u64,
+    /// Some sessions are no longer here, but their names are still in use.
+    forgot: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -80,8 +82,25 @@ impl Sessions {
         }
     }
 
+    /// Nothing is left, and nothing of it is needed.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && !self.forgot
+    }
+
+    /// Distinct times.
+    pub fn times(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Drops the sessions whose last time lies before: nothing will reach them.
+    pub fn forget(&mut self, before: i64) {
+        while let Some(first) = self.spans.first_entry().filter(|span| span.get().last < before) {
+            let last = first.remove().last;
+            while let Some(rows) = self.rows.first_entry().filter(|rows| *rows.key() <= last) {
+                rows.remove();
+            }
+            self.forgot = true;
+        }
     }
 
     /// Distinct rows and about how many bytes.
@@ -92,6 +111,7 @@ impl Sessions {
 
     pub fn put(&self, out: &mut Vec<u8>) {
         put_u64(out, self.next);
+        put_u64(out, self.forgot.into());
         put_u64(out, self.spans.len() as u64);
         for (first, span) in &self.spans {
             put_i64(out, *first);
@@ -113,7 +133,7 @@ impl Sessions {
 
     /// What `put` wrote. Errors: Data.
     pub fn take(bytes: &mut Bytes<'_>) -> Result<Sessions> {
-        let next = bytes.u64()?;
+        let (next, forgot) = (bytes.u64()?, bytes.u64()? == 1);
         let spans = (0..bytes.u64()?).map(|_| Ok((bytes.i64()?, Span { last: bytes.i64()?, name: bytes.u64()?, times: bytes.u64()? })));
         let spans = spans.collect::<Result<_>>()?;
         let mut rows = BTreeMap::new();
@@ -122,7 +142,7 @@ impl Sessions {
             let of_time = (0..bytes.u64()?).map(|_| Ok(SessionRow { row: bytes.bytes()?.into(), count: bytes.i64()?, position: bytes.u64()? }));
             rows.insert(time, of_time.collect::<Result<Vec<_>>>()?);
         }
-        Ok(Sessions { rows, spans, next })
+        Ok(Sessions { rows, spans, next, forgot })
     }
 
     /// The session that holds a time which has or just had rows.
@@ -235,6 +255,21 @@ mod tests {
         assert_eq!(changed(&mut sessions, 15, b'd', -1), [(b'd', 1, -1), (b'c', 1, -1), (b'c', 3, 1)]);
         assert_eq!(changed(&mut sessions, 10, b'b', -1), [(b'b', 1, -1)]);
         assert_eq!(sessions.spans.iter().map(|(first, span)| (*first, span.last)).collect::<Vec<_>>(), [(0, 0), (21, 21)]);
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_but_no_name_comes_again() {
+        let mut sessions = Sessions::default();
+        for (time, row) in [(0, b'a'), (5, b'b'), (30, b'c'), (31, b'd')] {
+            changed(&mut sessions, time, row, 1);
+        }
+        sessions.forget(5);
+        assert_eq!(sessions.times(), 4);
+        sessions.forget(6);
+        assert_eq!((sessions.times(), sessions.spans.len()), (2, 1));
+        sessions.forget(i64::MAX);
+        assert_eq!((sessions.times(), sessions.is_empty()), (0, false));
+        assert_eq!(changed(&mut sessions, 60, b'e', 1), [(b'e', 3, 1)]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ async fn waits<T: Send + 'static>(read: impl Future<Output = T> + Send + 'static
     let mut read = tokio::spawn(read);
     assert!(tokio::time::timeout(Duration::from_millis(30), &mut read).await.is_err(), "the read waits");
     then();
-    tokio::time::timeout(Duration::from_secs(5), read).await.expect("the read ends once it may").unwrap()
+    tokio::time::timeout(Duration::from_secs(60), read).await.expect("the read ends once it may").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,7 +112,14 @@ fn of_node(plan: &Plan, id: NodeId, horizons: &[Horizons]) -> Option<Growth> {
             growth(with, freed, row(input(0)).max(row(input(1))))
         }
         Op::SingleRow => growth("row of the subquery".into(), Freed::WithItsRows, row(input(0))),
-        Op::SetOperation { .. } => growth("different row of either side".into(), either(input(0), input(1)), row(node)),
+        Op::SetOperation { .. } => {
+            let both = (0..node.schema.fields().len()).find_map(|column| Some((over(0, &[column])?, over(1, &[column])?)));
+            let freed = match both {
+                Some(((column, one), (_, other))) => Freed::At(passing(plan, input(0), column, &one.and(other))),
+                None => either(input(0), input(1)),
+            };
+            growth("different row of either side".into(), freed, row(node))
+        }
         Op::Asof { .. } => growth("row of both sides, by key and time".into(), either(input(0), input(1)), row(input(0)).max(row(input(1)))),
         Op::LookupJoin { at: None, .. } => {
             let with = if node.append_only { "key of the right side" } else { "key of the right side, and live left row" };
@@ -120,10 +127,14 @@ fn of_node(plan: &Plan, id: NodeId, horizons: &[Horizons]) -> Option<Growth> {
             growth(with.into(), freed, row(input(1)).max(row(node)))
         }
         Op::LookupJoin { .. } => growth("version of each key of the right side".into(), Freed::Never, row(input(1))),
-        Op::Top { offset, limit, .. } if *limit < u64::MAX && input(0).append_only => {
-            growth(format!("row of the first {} of each partition", offset.saturating_add(*limit)), Freed::NeverByKey, row(input(0)))
+        Op::Top { partition, offset, limit, .. } if *limit < u64::MAX && input(0).append_only => {
+            let freed = over(0, partition).map_or(Freed::NeverByKey, |(column, at)| Freed::At(passing(plan, input(0), column, at)));
+            growth(format!("row of the first {} of each partition", offset.saturating_add(*limit)), freed, row(input(0)))
         }
-        Op::Top { .. } | Op::Over { .. } => growth("row, in order by partition".into(), live(input(0)), row(input(0))),
+        Op::Top { partition, .. } | Op::Over { partition, .. } => {
+            let freed = over(0, partition).map_or_else(|| live(input(0)), |(column, at)| Freed::At(passing(plan, input(0), column, at)));
+            growth("row, in order by partition".into(), freed, row(input(0)))
+        }
         Op::Feature { spec, .. } => {
             let freed = match (spec.horizon_ms(), spec) {
                 (Some(ms), FeatureSpec::Rolling(_)) => Freed::At(format!("{} after the event", duration(ms as i64))),
@@ -142,7 +153,7 @@ fn of_node(plan: &Plan, id: NodeId, horizons: &[Horizons]) -> Option<Growth> {
         Op::Lookup { .. } | Op::Predict { .. } => growth("live row, with what it was answered".into(), Freed::WithItsRows, row(node)),
         Op::Session { time, keys, .. } => growth(
             format!("row, by {} and time", if keys.is_empty() { "nothing".into() } else { names(input(0), keys) }),
-            over(0, &[*time]).map_or_else(|| live(input(0)), |(column, at)| Freed::At(passing(plan, input(0), column, &at) + " and the gap")),
+            over(0, &[*time]).map_or_else(|| live(input(0)), |(column, at)| Freed::At(passing(plan, input(0), column, at) + " and the gap")),
             row(input(0)),
         ),
         Op::Arrival if node.append_only => None,

@@ -248,6 +248,39 @@ fn t12_joins_and_sessions_equal_the_oracles_while_they_forget() {
         ),
         asked("sessions_of_all", "CREATE MATERIALIZED VIEW v AS SELECT id, window_start, window_end FROM SESSION(plain, ts, INTERVAL '1 second')"),
         asked(
+            "interval_left",
+            "CREATE MATERIALIZED VIEW v AS SELECT p.id, p.x, c.y, c.at FROM plain p LEFT JOIN changing c ON p.k = c.k AND c.at BETWEEN p.ts - INTERVAL '1 second' AND p.ts",
+        ),
+        asked(
+            "interval_full",
+            "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h, c.at FROM plain p FULL JOIN changing c ON p.g = c.h AND c.at > p.ts - INTERVAL '2 seconds' AND c.at < p.ts",
+        ),
+        asked(
+            "interval_anti",
+            "CREATE MATERIALIZED VIEW v AS SELECT c.k, c.at FROM changing c WHERE NOT EXISTS
+             (SELECT 1 FROM plain p WHERE p.k = c.k AND p.ts BETWEEN c.at AND c.at + INTERVAL '3 seconds')",
+        ),
+        silent(
+            "interval_mark",
+            "CREATE MATERIALIZED VIEW v AS SELECT c.k, c.at, EXISTS
+             (SELECT 1 FROM plain p WHERE p.k = c.k AND p.ts BETWEEN c.at AND c.at + INTERVAL '3 seconds') AS followed FROM changing c",
+        ),
+        asked(
+            "highest_two_of_a_window",
+            "CREATE MATERIALIZED VIEW v AS SELECT k, window_end, n FROM (SELECT k, window_end, n, row_number() OVER (PARTITION BY window_end ORDER BY n DESC) AS r FROM
+             (SELECT k, window_end, count(*) AS n FROM TUMBLE(changing, at, INTERVAL '5 seconds') GROUP BY k, window_start, window_end) AS counted) AS ranked WHERE r <= 2",
+        ),
+        asked(
+            "share_of_a_window",
+            "CREATE MATERIALIZED VIEW v AS SELECT k, window_end, n, sum(n) OVER (PARTITION BY window_end ORDER BY k) AS whole FROM
+             (SELECT k, window_end, count(*) AS n FROM TUMBLE(changing, at, INTERVAL '5 seconds') GROUP BY k, window_start, window_end) AS counted",
+        ),
+        asked(
+            "times_of_one_that_are_none_of_the_other",
+            "CREATE MATERIALIZED VIEW v AS SELECT k, date_trunc('second', window_end) AS e, window_end FROM TUMBLE(changing, at, INTERVAL '5 seconds')
+             EXCEPT ALL SELECT k, date_trunc('second', window_end), window_end FROM TUMBLE(plain, ts, INTERVAL '5 seconds')",
+        ),
+        asked(
             "grouped_by_a_time_of_the_join",
             "CREATE MATERIALIZED VIEW v AS SELECT c.at, count(*) AS n, max(p.x) AS most FROM plain p JOIN changing c
              ON c.at BETWEEN p.ts AND p.ts + INTERVAL '4 seconds' GROUP BY c.at",
@@ -312,6 +345,12 @@ fn t12_state_of_windows_is_freed_when_no_row_can_reach_it() {
          ON p.k = b.k AND p.window_start = b.window_start AND p.window_end = b.window_end",
         "CREATE MATERIALIZED VIEW v AS SELECT k, window_end, count(*) AS n FROM TUMBLE(bids, ts, INTERVAL '1 second') GROUP BY k, window_start, window_end
          EMIT ON WINDOW CLOSE",
+        "CREATE MATERIALIZED VIEW v AS SELECT * FROM (SELECT k, price, window_end, row_number() OVER (PARTITION BY window_end ORDER BY price DESC) AS place
+         FROM TUMBLE(bids, ts, INTERVAL '10 seconds')) AS ranked WHERE place <= 3",
+        "CREATE MATERIALIZED VIEW v AS SELECT k, price, window_end, sum(price) OVER (PARTITION BY window_end ORDER BY ts) AS so_far
+         FROM TUMBLE(bids, ts, INTERVAL '10 seconds')",
+        "CREATE MATERIALIZED VIEW v AS SELECT p.k, b.price FROM persons p LEFT JOIN bids b ON p.k = b.k AND b.ts BETWEEN p.at AND p.at + INTERVAL '3 seconds'",
+        "CREATE MATERIALIZED VIEW v AS SELECT k, ts FROM bids INTERSECT SELECT k, at FROM persons",
         "CREATE MATERIALIZED VIEW v AS SELECT p.k, b.price FROM persons p JOIN bids b ON p.k = b.k AND b.ts BETWEEN p.at - INTERVAL '3 seconds' AND p.at",
         "CREATE MATERIALIZED VIEW v AS SELECT b.k, b.price, b.ts FROM bids b JOIN
          (SELECT max(price) AS most, window_end FROM TUMBLE(bids, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end) m ON b.price = m.most

@@ -38,6 +38,15 @@ fn t12_what_lateness_does_not_free_is_warned_of_with_the_way_out() {
     assert_eq!(warnings(recent), [""; 0]);
     let windows = "CREATE MATERIALIZED VIEW v AS SELECT window_end, count(*) AS n FROM TUMBLE(views, at, INTERVAL '1 hour') GROUP BY window_end";
     assert_eq!(warnings(windows), [""; 0]);
+    for kind in ["", "LEFT", "FULL"] {
+        let interval = format!(
+            "CREATE MATERIALIZED VIEW v AS SELECT a.at AS x, b.at AS y FROM views a {kind} JOIN views b ON a.id = b.id
+                        AND b.at BETWEEN a.at - INTERVAL '1 hour' AND a.at"
+        );
+        assert_eq!(warnings(&interval), [""; 0], "{kind}");
+    }
+    let top = "CREATE MATERIALIZED VIEW v AS SELECT id, window_end, rank() OVER (PARTITION BY window_end ORDER BY id) AS r FROM TUMBLE(views, at, INTERVAL '1 hour')";
+    assert_eq!(warnings(top), [""; 0]);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Plan {
                 columns.collect()
             }
             Op::Filter { .. } | Op::Arrival | Op::Predict { .. } | Op::Lookup { .. } => input(0).clone(),
-            Op::Union => {
+            Op::Union | Op::SetOperation { .. } => {
                 let mut all = input(0).clone();
                 for other in 1..node.inputs.len() {
                     all = all.iter().filter_map(|(column, horizon)| Some((*column, horizon.and(input(other).get(column)?)))).collect();
@@ -99,6 +99,10 @@ impl Plan {
                 let columns = keys.iter().enumerate().filter_map(|(index, key)| Some((index, input(0).get(key)?.clone())));
                 columns.collect()
             }
+            // A change moves other rows of its partition.
+            Op::Top { partition, .. } | Op::Over { partition, .. } => {
+                partition.iter().filter_map(|column| Some((*column, input(0).get(column)?.clone()))).collect()
+            }
             // What NOT IN compares may be changed by a NULL, which has no time.
             Op::Join { kind, left_keys, right_keys, residual, .. } => {
                 let compared = usize::from(kind.is_null_aware());
@@ -111,12 +115,10 @@ impl Plan {
                         all.extend(kind.shows_right().then_some((width + right, both)));
                     }
                 }
-                // A change of the earlier side shows only rows of the later side that lie behind it.
-                if *kind == JoinKind::Inner {
-                    for Reach { side, column, from } in self.reaches(id, residual, [input(0), input(1)]) {
-                        if let Some(own) = input(side).get(&column) {
-                            all.entry(column + side * width).or_insert_with(|| own.and(&from));
-                        }
+                // A change of the earlier side concerns only rows of the later side that lie behind it.
+                for Reach { side, column, from } in self.reaches(id, residual, [input(0), input(1)]) {
+                    if let Some(own) = input(side).get(&column).filter(|_| side == 0 || kind.shows_right()) {
+                        all.entry(column + side * width).or_insert_with(|| own.and(&from));
                     }
                 }
                 all.retain(|column, _| *column < node.schema.fields().len());
@@ -126,14 +128,20 @@ impl Plan {
         }
     }
 
-    /// What the residual of an inner join says of times: a row of this side whose time lies below will have no more partners. At most one a
-    /// side.
+    /// What the residual of a join says of times: a row of this side whose time lies below will have no more partners, nor, unless the join is an
+    /// inner one, come or go itself. At most one a side.
     pub fn rows_over(&self, id: NodeId, horizons: &[Horizons]) -> [Option<(usize, Horizon)>; 2] {
         let node = self.node(id);
-        let Op::Join { kind: JoinKind::Inner, residual, .. } = &node.op else { return [None, None] };
+        let Op::Join { kind, residual, .. } = &node.op else { return [None, None] };
+        let inputs = [0, 1].map(|side| &horizons[node.inputs[side].index()]);
         let mut found = [None, None];
-        for Reach { side, column, from } in self.reaches(id, residual, [0, 1].map(|side| &horizons[node.inputs[side].index()])) {
-            found[side].get_or_insert((column, from));
+        for Reach { side, column, from } in self.reaches(id, residual, inputs) {
+            match inputs[side].get(&column) {
+                _ if *kind == JoinKind::Inner => found[side].get_or_insert((column, from)),
+                // What comes or goes by itself is told whether it has partners or not.
+                Some(own) => found[side].get_or_insert((column, own.and(&from))),
+                None => continue,
+            };
         }
         found
     }

@@ -312,11 +312,12 @@ impl StepOperator for Aggregate {
             self.groups.entry(&[], || group);
         }
         let batches = std::mem::take(&mut inputs[0]);
+        let count = batches.iter().map(Batch::len).sum();
         let keys = if batches.is_empty() { Keys(Vec::new()) } else { self.absorb(&batches, &mut changes, &mut errors) };
         out.rows.extend(self.batch_of(&keys, changes));
         out.errors.extend(errors.finish());
         if let Some(freeing) = &mut self.freeing {
-            freeing.sweep(&mut self.groups, &self.codec, upto);
+            freeing.sweep(&mut self.groups, &self.codec, (upto, count));
         }
     }
 }

@@ -20,11 +20,13 @@ pub struct Freeing {
     column: usize,
     horizon: Horizon,
     kept: usize,
+    /// Rows that have gone through since the entries were looked through.
+    rows: usize,
 }
 
 impl Freeing {
     pub fn new(watermarks: Arc<Watermarks>, column: usize, horizon: Horizon) -> Freeing {
-        Freeing { watermarks, column, horizon, kept: 0 }
+        Freeing { watermarks, column, horizon, kept: 0, rows: 0 }
     }
 
     /// The column that has the time.
@@ -40,6 +42,7 @@ impl Freeing {
     /// So many were left.
     pub fn swept(&mut self, kept: usize) {
         self.kept = kept;
+        self.rows = 0;
     }
 
     /// Keys whose time lies below it will not come again once `upto` is complete.
@@ -48,9 +51,11 @@ impl Freeing {
         bounds.min().flatten().map(|bound| bound.plus_ns(self.horizon.slack_ns))
     }
 
-    /// After the step up to `upto`; amortised, a key is looked at a constant number of times.
-    pub fn sweep<V>(&mut self, state: &mut ShardedMap<V>, codec: &KeyCodec, upto: Epoch) {
-        if !self.is_due(state.len()) {
+    /// After the step up to `upto`, in which so many rows came; amortised, keys looked at are an eighth of the rows, and a constant number for
+    /// each new key.
+    pub fn sweep<V>(&mut self, state: &mut ShardedMap<V>, codec: &KeyCodec, (upto, rows): (Epoch, usize)) {
+        self.rows += rows;
+        if !self.is_due(state.len()) && self.rows < KEYS_MIN + 8 * state.len() {
             return;
         }
         let Some(bound) = self.bound(upto) else { return };

@@ -13,7 +13,7 @@ use arrow::row::Rows;
 use freshet_core::{AggregateFunction, Batch, Counts, Diffs, Epoch, FrameBound, KeyCodec, OverCall, OverFunction, Result, SortCodec, SortKey, Value};
 
 use crate::operators::top::{Keys, in_epoch_order, partition_keys};
-use crate::operators::{ErrorRows, Output, Stateful, StepOperator};
+use crate::operators::{ErrorRows, Freeing, Output, Stateful, StepOperator};
 use crate::state::{Bytes, Cell, CellKind, DatumReader, Held, Interval, OrderedRows, Reach, ShardedMap, Shown, Stretch, Whole, head_rows};
 
 /// The operator and its state: rows in order, by partition.
@@ -24,6 +24,7 @@ pub struct Over {
     window: Window,
     sources: Arc<[String]>,
     partitions: ShardedMap<Partition>,
+    freeing: Option<Freeing>,
 }
 
 /// What is the same for every partition.
@@ -90,7 +91,12 @@ impl Over {
             input: input.clone(),
             schema,
         };
-        Ok(Over { name, key_codec: KeyCodec::new(&types)?, partition, window, sources, partitions: ShardedMap::default() })
+        Ok(Over { name, key_codec: KeyCodec::new(&types)?, partition, window, sources, partitions: ShardedMap::default(), freeing: None })
+    }
+
+    /// Partitions that no row can reach any more are forgotten.
+    pub fn freeing(self, freeing: Option<Freeing>) -> Over {
+        Over { freeing, ..self }
     }
 
     fn absorb(&mut self, batches: &[Batch], errors: &mut ErrorRows) -> Result<Option<Batch>> {
@@ -277,11 +283,14 @@ impl Window {
 }
 
 impl StepOperator for Over {
-    fn step(&mut self, inputs: &mut [Vec<Batch>], _upto: Epoch, out: &mut Output) {
+    fn step(&mut self, inputs: &mut [Vec<Batch>], upto: Epoch, out: &mut Output) {
         let batches = std::mem::take(&mut inputs[0]);
         let mut errors = ErrorRows::new(&self.name, self.sources.clone());
         out.rows.extend(self.absorb(&batches, &mut errors).expect("the planner fixed the types of the calls"));
         out.errors.extend(errors.finish());
+        if let Some(freeing) = &mut self.freeing {
+            freeing.sweep(&mut self.partitions, &self.key_codec, (upto, batches.iter().map(Batch::len).sum()));
+        }
     }
 }
 

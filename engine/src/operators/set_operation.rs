@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::SchemaRef;
 use freshet_core::{Batch, Counts, Diffs, Epoch, KeyCodec, Result, SetOperation};
 
-use crate::operators::{Output, Stateful, StepOperator};
+use crate::operators::{Freeing, Output, Stateful, StepOperator};
 use crate::state::{Bytes, ShardedMap, put_i64};
 
 /// The operator and its state: how often each row is on either side.
@@ -15,17 +15,23 @@ pub struct SetOperator {
     schema: SchemaRef,
     codec: KeyCodec,
     counts: ShardedMap<[i64; 2]>,
+    freeing: Option<Freeing>,
 }
 
 impl SetOperator {
     /// Errors: Invalid for columns without order.
     pub fn new(operation: SetOperation, schema: SchemaRef) -> Result<SetOperator> {
-        Ok(SetOperator { operation, codec: KeyCodec::for_schema(&schema)?, schema, counts: ShardedMap::default() })
+        Ok(SetOperator { operation, codec: KeyCodec::for_schema(&schema)?, schema, counts: ShardedMap::default(), freeing: None })
+    }
+
+    /// Rows that cannot come or go any more are forgotten.
+    pub fn freeing(self, freeing: Option<Freeing>) -> SetOperator {
+        SetOperator { freeing, ..self }
     }
 }
 
 impl StepOperator for SetOperator {
-    fn step(&mut self, inputs: &mut [Vec<Batch>], _upto: Epoch, out: &mut Output) {
+    fn step(&mut self, inputs: &mut [Vec<Batch>], upto: Epoch, out: &mut Output) {
         let encoded: Vec<(usize, &Batch, arrow::row::Rows)> = inputs
             .iter()
             .enumerate()
@@ -56,6 +62,9 @@ impl StepOperator for SetOperator {
         if !rows.is_empty() {
             let rows = self.codec.decode_batch(&self.schema, rows).expect("these are rows of this codec");
             out.rows.push(Batch::new(rows, Counts::Each(epochs.into()), Diffs::Each(diffs.into()), Counts::Const(0)));
+        }
+        if let Some(freeing) = &mut self.freeing {
+            freeing.sweep(&mut self.counts, &self.codec, (upto, encoded.iter().map(|(_, batch, _)| batch.len()).sum()));
         }
     }
 }

@@ -14,7 +14,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::row::Rows;
 use freshet_core::{Batch, Counts, Diffs, Epoch, KeyCodec, RankKind, Result, SortCodec, SortKey};
 
-use crate::operators::{Output, Stateful, StepOperator};
+use crate::operators::{Freeing, Output, Stateful, StepOperator};
 use crate::state::{Bytes, Held, OrderedRows, ShardedMap, after_prefix};
 
 /// Which ranks are in the top, and what is shown of them.
@@ -36,6 +36,7 @@ pub struct Top {
     schema: SchemaRef,
     append_only: bool,
     partitions: ShardedMap<Partition>,
+    freeing: Option<Freeing>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +88,13 @@ impl Top {
             schema,
             append_only,
             partitions: ShardedMap::default(),
+            freeing: None,
         })
+    }
+
+    /// Partitions that no row can reach any more are forgotten.
+    pub fn freeing(self, freeing: Option<Freeing>) -> Top {
+        Top { freeing, ..self }
     }
 
     fn batch_of(&self, changes: &[Change]) -> Option<Batch> {
@@ -150,7 +157,7 @@ pub(super) fn partition_keys(batch: &Batch, columns: &[usize], codec: &KeyCodec)
 }
 
 impl StepOperator for Top {
-    fn step(&mut self, inputs: &mut [Vec<Batch>], _upto: Epoch, out: &mut Output) {
+    fn step(&mut self, inputs: &mut [Vec<Batch>], upto: Epoch, out: &mut Output) {
         let batches = std::mem::take(&mut inputs[0]);
         let encoded: Vec<(Option<Rows>, Keys)> = batches
             .iter()
@@ -188,6 +195,9 @@ impl StepOperator for Top {
             }
         }
         out.rows.extend(self.batch_of(&changes));
+        if let Some(freeing) = &mut self.freeing {
+            freeing.sweep(&mut self.partitions, &self.key_codec, (upto, batches.iter().map(Batch::len).sum()));
+        }
     }
 }
 

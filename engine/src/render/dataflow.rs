@@ -144,17 +144,17 @@ impl<'scope> Builder<'scope, '_> {
                 map_batches(self.scope, &name, inputs[0].rows.clone(), unnest(name.clone(), parts, node.schema.clone(), names))
             }
             Op::SetOperation { operation } => {
-                let operator = SetOperator::new(*operation, node.schema.clone())?;
-                let route = |input: usize| Route::keys(schema_of(input), &all_columns(&plan, node.inputs[input]));
+                let columns = all_columns(&plan, node.inputs[0]);
+                let operator = SetOperator::new(*operation, node.schema.clone())?.freeing(self.with_both(node, &columns, &columns));
+                let route = |input: usize| Route::keys(schema_of(input), &columns);
                 self.stateful(&name, inputs.iter().cloned().zip([route(0), route(1)]).collect(), operator)
             }
             Op::Aggregate { keys, calls } => {
                 let owns_global = owner_of(0, self.peers) == self.worker;
                 let schemas = (schema_of(0), node.schema.clone());
                 let operator = Aggregate::new(name.clone(), (keys.clone(), calls.clone()), schemas, appends(0), names, owns_global)?;
-                let horizons = &self.horizons[node.inputs[0].index()];
-                let freeing = keys.iter().enumerate().find_map(|(index, key)| self.freeing(index, horizons.get(key)?.clone()));
-                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), keys))], operator.freeing(freeing))
+                let operator = operator.freeing(self.with_any(node, keys));
+                self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), keys))], operator)
             }
             Op::Asof { left_keys, right_keys, left_time, right_time, comparison, outer } => {
                 let sides = [(left_keys.clone(), *left_time), (right_keys.clone(), *right_time)];
@@ -171,11 +171,13 @@ impl<'scope> Builder<'scope, '_> {
             Op::Top { partition, order, rank, offset, limit, number } => {
                 let spec = TopSpec { rank: *rank, offset: *offset, limit: *limit, number: *number };
                 let operator = Top::new(spec, (partition.clone(), order), (schema_of(0), node.schema.clone()), appends(0))?;
+                let operator = operator.freeing(self.with_any(node, partition));
                 self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), partition))], operator)
             }
             Op::Over { partition, order, calls } => {
                 let over = (partition.clone(), order.clone(), calls.clone());
                 let operator = Over::new(name.clone(), over, (schema_of(0), node.schema.clone()), names)?;
+                let operator = operator.freeing(self.with_any(node, partition));
                 self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), partition))], operator)
             }
             Op::Feature { spec, eager } => {
@@ -266,11 +268,11 @@ impl<'scope> Builder<'scope, '_> {
         if residual.is_empty() {
             return Ok(self.stateful(name, inputs, Join::new(shape, over)));
         }
+        let rows_over = plan.rows_over(id, &self.horizons).map(|over| over.and_then(|(column, horizon)| self.freeing(column, horizon)));
         if kind != JoinKind::Inner {
             let operator = ResidualJoin::new(name.to_string(), shape, residual.to_vec(), schemas, names);
-            return Ok(self.stateful(name, inputs, operator.freeing(over)));
+            return Ok(self.stateful(name, inputs, operator.freeing(over).forgetting(rows_over)));
         }
-        let rows_over = plan.rows_over(id, &self.horizons).map(|over| over.and_then(|(column, horizon)| self.freeing(column, horizon)));
         let joined = self.stateful(name, inputs, Join::new(shape, over).forgetting(rows_over));
         let kept = map_batches(self.scope, name, joined.rows, filter(name.to_string(), residual.to_vec(), names));
         Ok(Bundle { rows: kept.rows, errors: self.scope.concatenate([joined.errors, kept.errors]) })
@@ -316,6 +318,12 @@ impl<'scope> Builder<'scope, '_> {
 
     fn freeing(&self, key: usize, horizon: Horizon) -> Option<Freeing> {
         Some(Freeing::new(self.with.watermarks.clone(), key, horizon))
+    }
+
+    /// A key is over when any of its columns is.
+    fn with_any(&self, node: &Node, keys: &[usize]) -> Option<Freeing> {
+        let horizons = &self.horizons[node.inputs[0].index()];
+        keys.iter().enumerate().find_map(|(index, key)| self.freeing(index, horizons.get(key)?.clone()))
     }
 
     /// A key of a join is over when it is over on both sides.

@@ -123,7 +123,7 @@ impl Lowering<'_> {
             fields.extend(own.chain(added).collect::<Vec<_>>());
         }
         let both = DFSchema::new_with_metadata(fields, Default::default())?;
-        split_conjunction(condition).into_iter().map(|conjunct| compile(conjunct, &both)).collect()
+        split_conjunction(condition).into_iter().flat_map(comparisons).map(|conjunct| compile(&conjunct, &both)).collect()
     }
 
     /// A list that a condition, too, says the rows of: what is compared becomes a condition itself, of which "unknown" is no "no".
@@ -176,6 +176,17 @@ impl Side {
 
 fn nullable(field: &FieldRef) -> FieldRef {
     Arc::new(field.as_ref().clone().with_nullable(true))
+}
+
+/// BETWEEN as the two comparisons it stands for, so that what each says of times is seen.
+fn comparisons(conjunct: &Expr) -> Vec<Expr> {
+    match conjunct {
+        Expr::Between(between) if !between.negated => {
+            let value = || between.expr.as_ref().clone();
+            vec![value().gt_eq(between.low.as_ref().clone()), value().lt_eq(between.high.as_ref().clone())]
+        }
+        other => vec![other.clone()],
+    }
 }
 
 /// The residual condition; a constant TRUE is none.

@@ -55,6 +55,11 @@ impl<'a> Given<'a> {
         Given { batches }
     }
 
+    /// Rows of both sides.
+    pub fn len(&self) -> usize {
+        self.batches.iter().map(|given| given.batch.len()).sum()
+    }
+
     pub fn of(&self, at: At) -> &GivenBatch<'a> {
         &self.batches[at.batch as usize]
     }

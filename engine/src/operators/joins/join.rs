@@ -2,13 +2,14 @@
 //! epoch, at the greater epoch of the two rows; rows that gain their first partner or lose their last one. Any retraction on either side is
 //! followed.
 
-use freshet_core::{Batch, Epoch, EventTime, JoinKind, Result, event_times};
+use freshet_core::{Batch, Epoch, JoinKind, Result};
 
 use crate::operators::joins::Shape;
-use crate::operators::joins::given::{At, Given, Net};
+use crate::operators::joins::forget::Forgetting;
+use crate::operators::joins::given::{Given, Net};
 use crate::operators::joins::parts::{Facts, Parts};
 use crate::operators::{Freeing, Output, Stateful, StepOperator};
-use crate::state::{Bytes, Kept, RowBag, ShardedMap, put_i64};
+use crate::state::{Bytes, RowBag, ShardedMap, put_i64};
 
 /// The operator and its state: both sides, by key.
 pub struct Join {
@@ -16,17 +17,8 @@ pub struct Join {
     keys: ShardedMap<Sides>,
     nets: [Vec<Net>; 2],
     freeing: Option<Freeing>,
-    over: [Option<Freeing>; 2],
-    /// Rows of both sides.
-    kept: usize,
+    forgetting: Forgetting,
 }
-
-/// A row's mark: nanoseconds of the column by which its side's rows are over. These never are.
-const NEVER_OVER: i64 = i64::MAX;
-/// Comparisons with NULL are never true.
-const OVER_AT_ONCE: i64 = i64::MIN;
-/// A condition may fail on times beyond, which is an error that each change of the other side makes anew.
-const TIME_MAX: i64 = 1 << 62;
 
 /// The live rows of a key.
 #[derive(Debug, Default)]
@@ -45,54 +37,18 @@ impl Sides {
 impl Join {
     /// With `freeing`, keys that no row of either side can reach any more are forgotten.
     pub fn new(shape: Shape, freeing: Option<Freeing>) -> Join {
-        Join { shape, keys: ShardedMap::default(), nets: Default::default(), freeing, over: [None, None], kept: 0 }
+        Join { shape, keys: ShardedMap::default(), nets: Default::default(), freeing, forgetting: Forgetting::default() }
     }
 
     /// Rows, by side, that no row of the other side reaches any more are forgotten. Only of an inner join, whose pairs are judged behind it.
     pub fn forgetting(self, over: [Option<Freeing>; 2]) -> Join {
         assert!(self.shape.kind == JoinKind::Inner || over.iter().all(Option::is_none));
-        Join { over, ..self }
-    }
-
-    /// The marks of a step's rows, by batch; none where its side's rows are never over.
-    fn marks(&self, given: &Given) -> Vec<Vec<i64>> {
-        let mark = |time: Option<EventTime>| match time {
-            None => OVER_AT_ONCE,
-            Some(EventTime(ns)) if (-TIME_MAX..TIME_MAX).contains(&ns) => ns,
-            Some(_) => NEVER_OVER,
-        };
-        let of_batch = |over: &Freeing, batch: &Batch| {
-            let times = event_times(batch.column(over.column())).expect("only timestamps have a horizon");
-            times.into_iter().map(mark).collect()
-        };
-        given.batches.iter().map(|given| self.over[given.side].as_ref().map_or_else(Vec::new, |over| of_batch(over, given.batch))).collect()
-    }
-
-    fn forget(&mut self, upto: Epoch) {
-        if !self.over.iter().flatten().any(|over| over.is_due(self.kept)) {
-            return;
-        }
-        let bounds = self.over.each_ref().map(|over| over.as_ref().and_then(|over| over.bound(upto)).map_or(i64::MIN, |bound| bound.0));
-        let mut gone = 0;
-        self.keys.retain(|sides| {
-            let before = gone;
-            for (rows, bound) in sides.rows.iter_mut().zip(bounds) {
-                gone += rows.retain(|row| row.mark >= bound);
-            }
-            match (gone > before, sides.is_empty()) {
-                (_, true) => Kept::Not,
-                (true, false) => Kept::Changed,
-                (false, false) => Kept::AsItWas,
-            }
-        });
-        self.kept -= gone;
-        self.over.iter_mut().flatten().for_each(|over| over.swept(self.kept));
+        Join { forgetting: Forgetting::new(over), ..self }
     }
 
     /// Each change meets what the other side has at its turn; the sum over an epoch does not depend on the order.
     fn step_inner(&mut self, given: &Given, parts: &mut Parts, out: &mut Vec<Batch>) {
-        let marks = self.marks(given);
-        let mark_of = |at: At| marks[at.batch as usize].get(at.row as usize).copied().unwrap_or(NEVER_OVER);
+        let marks = self.forgetting.marks(given);
         for (epoch, at) in given.in_order() {
             if !self.shape.nulls_equal && given.has_null_key(at) {
                 continue;
@@ -106,9 +62,9 @@ impl Join {
             }
             let known = sides.rows[side].rows().len();
             if let Some(live) = sides.rows[side].add(given.row(at), count, position) {
-                live.mark = mark_of(at);
+                live.mark = marks.of(at);
             }
-            self.kept = self.kept + sides.rows[side].rows().len() - known;
+            self.forgetting.count(known, sides.rows[side].rows().len());
             if sides.is_empty() {
                 self.keys.remove(key);
             }
@@ -211,9 +167,12 @@ impl StepOperator for Join {
             _ => self.step_by_key(&given, &mut parts, &mut out.rows),
         }
         parts.finish(&given, &self.shape, &mut out.rows);
-        self.forget(upto);
+        self.forgetting.sweep(&mut self.keys, upto, |sides, bounds| {
+            let gone = sides.rows.iter_mut().zip(bounds).map(|(rows, bound)| rows.retain(|row| row.mark >= bound)).sum();
+            (gone, sides.is_empty())
+        });
         if let Some(freeing) = &mut self.freeing {
-            freeing.sweep(&mut self.keys, &self.shape.key_codec, upto);
+            freeing.sweep(&mut self.keys, &self.shape.key_codec, (upto, given.len()));
         }
     }
 }
@@ -233,7 +192,7 @@ impl Stateful for Join {
             kept += rows.iter().map(|rows| rows.rows().len()).sum::<usize>();
             Ok(Sides { rows, counted: bytes.i64()? })
         })?;
-        self.kept += kept;
+        self.forgetting.count(0, kept);
         Ok(())
     }
 

@@ -5,10 +5,12 @@
 //! | `shape.rs` | what a join joins by, and the columns of its output |
 //! | `given.rs` | the rows of a step, encoded once, in the order they are taken in |
 //! | `parts.rs` | output rows, gathered from the step's columns and from what is kept |
+//! | `forget.rs` | single rows that no change of the other side reaches any more |
 //! | `join.rs` | partners told by the key alone |
 //! | `residual.rs` | outer, semi, anti and mark joins whose partners must pass a condition too |
 //! | `not_in.rs` | NOT IN and IN, which NULLs make unknown |
 
+mod forget;
 mod given;
 mod join;
 mod not_in;

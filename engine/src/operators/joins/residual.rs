@@ -12,6 +12,7 @@ use freshet_core::{Batch, Epoch, ExprRef, JoinKind, Result};
 
 use crate::operators::filter::{Judged, judge};
 use crate::operators::joins::Shape;
+use crate::operators::joins::forget::{Forgetting, Marks, NEVER_OVER};
 use crate::operators::joins::given::{At, Given};
 use crate::operators::joins::parts::{Facts, Parts, pair_schema};
 use crate::operators::{ErrorRows, Freeing, Output, Stateful, StepOperator};
@@ -30,6 +31,7 @@ pub struct ResidualJoin {
     sources: Arc<[String]>,
     keys: ShardedMap<[RowBag<Partners>; 2]>,
     freeing: Option<Freeing>,
+    forgetting: Forgetting,
 }
 
 /// What is known of a kept row.
@@ -39,11 +41,13 @@ struct Partners {
     count: i64,
     /// Its place among the rows that this step touches.
     touched: usize,
+    /// By which it is over.
+    time: i64,
 }
 
 impl Default for Partners {
     fn default() -> Partners {
-        Partners { count: 0, touched: UNTOUCHED }
+        Partners { count: 0, touched: UNTOUCHED, time: NEVER_OVER }
     }
 }
 
@@ -81,7 +85,16 @@ struct Pass {
 impl ResidualJoin {
     pub fn new(name: String, shape: Shape, residual: Vec<ExprRef>, inputs: [&SchemaRef; 2], sources: Arc<[String]>) -> ResidualJoin {
         assert!(!residual.is_empty() && shape.kind != JoinKind::Inner && !shape.kind.is_null_aware());
-        ResidualJoin { name, shape, residual, pair: pair_schema(inputs), sources, keys: ShardedMap::default(), freeing: None }
+        ResidualJoin {
+            name,
+            shape,
+            residual,
+            pair: pair_schema(inputs),
+            sources,
+            keys: ShardedMap::default(),
+            freeing: None,
+            forgetting: Forgetting::default(),
+        }
     }
 
     /// Keys that no row of either side can reach any more are forgotten.
@@ -89,8 +102,13 @@ impl ResidualJoin {
         ResidualJoin { freeing, ..self }
     }
 
+    /// Rows, by side, that can neither come or go themselves nor be reached by a row of the other side any more are forgotten.
+    pub fn forgetting(self, over: [Option<Freeing>; 2]) -> ResidualJoin {
+        ResidualJoin { forgetting: Forgetting::new(over), ..self }
+    }
+
     /// The first pass over one row: what it may join with, and what becomes of the state.
-    fn note(&mut self, epoch: u64, at: At, given: &Given, parts: &mut Parts, pass: &mut Pass) {
+    fn note(&mut self, epoch: u64, at: At, (given, marks): (&Given, &Marks), parts: &mut Parts, pass: &mut Pass) {
         let (side, key, row) = (given.of(at).side, given.key(at), given.row(at));
         let (diff, position) = (given.diff(at), given.position(at));
         let sides = self.keys.entry(key, Default::default);
@@ -111,9 +129,12 @@ impl ResidualJoin {
             pass.noted.push(Noted::Pair { epoch, changed, kept, diff, kept_count, is_new: !known, place });
         }
         pass.noted.push(Noted::Count { epoch, touched: changed, count: diff, position });
+        let before = sides[side].rows().len();
         if let Some(live) = sides[side].add(row, diff, position) {
-            live.mark.touched = changed;
-        } else if sides.iter().all(RowBag::is_empty) {
+            (live.mark.touched, live.mark.time) = (changed, marks.of(at));
+        }
+        self.forgetting.count(before, sides[side].rows().len());
+        if sides.iter().all(RowBag::is_empty) {
             self.keys.remove(key);
         }
     }
@@ -198,7 +219,7 @@ impl ResidualJoin {
             let Some(live) = sides[touched.side].get_mut(&touched.row) else { continue };
             // A row that went and came back in one step is touched twice; the last one knows.
             if live.mark.touched == index {
-                live.mark = Partners { count: touched.partners, touched: UNTOUCHED };
+                live.mark = Partners { count: touched.partners, touched: UNTOUCHED, ..live.mark };
             }
         }
     }
@@ -229,6 +250,7 @@ impl Pass {
 impl StepOperator for ResidualJoin {
     fn step(&mut self, inputs: &mut [Vec<Batch>], upto: Epoch, out: &mut Output) {
         let given = Given::new(&self.shape, inputs, [true, true]);
+        let marks = self.forgetting.marks(&given);
         let (mut parts, mut pass) = (Parts::new(), Pass::default());
         for (epoch, at) in given.in_order() {
             if !self.shape.nulls_equal && given.has_null_key(at) {
@@ -241,7 +263,7 @@ impl StepOperator for ResidualJoin {
                 }
                 continue;
             }
-            self.note(epoch, at, &given, &mut parts, &mut pass);
+            self.note(epoch, at, (&given, &marks), &mut parts, &mut pass);
             if parts.pairs() >= CANDIDATES_MAX {
                 self.settle(&given, &mut parts, &mut pass, out);
             }
@@ -250,22 +272,32 @@ impl StepOperator for ResidualJoin {
         self.show(&mut parts, &mut pass);
         self.write_back(pass);
         parts.finish(&given, &self.shape, &mut out.rows);
+        self.forgetting.sweep(&mut self.keys, upto, |sides, bounds| {
+            let gone = sides.iter_mut().zip(bounds).map(|(rows, bound)| rows.retain(|row| row.mark.time >= bound)).sum();
+            (gone, sides.iter().all(RowBag::is_empty))
+        });
         if let Some(freeing) = &mut self.freeing {
-            freeing.sweep(&mut self.keys, &self.shape.key_codec, upto);
+            freeing.sweep(&mut self.keys, &self.shape.key_codec, (upto, given.len()));
         }
     }
 }
 
 impl Stateful for ResidualJoin {
     fn checkpoint(&mut self) -> Vec<(usize, Vec<u8>)> {
-        self.keys.checkpoint(|out, sides| sides.iter().for_each(|rows| rows.put(out, |out, partners| put_i64(out, partners.count))))
+        let put = |out: &mut Vec<u8>, partners: &Partners| [partners.count, partners.time].into_iter().for_each(|value| put_i64(out, value));
+        self.keys.checkpoint(|out, sides| sides.iter().for_each(|rows| rows.put(out, put)))
     }
 
     fn restore(&mut self, shard: usize, bytes: &[u8]) -> Result<()> {
+        let mut kept = 0;
         self.keys.restore(shard, bytes, |bytes: &mut Bytes<'_>| {
-            let partners = |bytes: &mut Bytes<'_>| Ok(Partners { count: bytes.i64()?, touched: UNTOUCHED });
-            Ok([RowBag::take(bytes, partners)?, RowBag::take(bytes, partners)?])
-        })
+            let partners = |bytes: &mut Bytes<'_>| Ok(Partners { count: bytes.i64()?, touched: UNTOUCHED, time: bytes.i64()? });
+            let sides = [RowBag::take(bytes, partners)?, RowBag::take(bytes, partners)?];
+            kept += sides.iter().map(|rows| rows.rows().len()).sum::<usize>();
+            Ok(sides)
+        })?;
+        self.forgetting.count(0, kept);
+        Ok(())
     }
 
     fn size(&self) -> (u64, u64) {

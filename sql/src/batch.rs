@@ -17,7 +17,7 @@ use crate::ast::{CreateFeatureView, Stmt, normal_name};
 use crate::bind::plan_query;
 use crate::compile::{Program, on_large_stack};
 use crate::context::{Catalog, Relation};
-use crate::execute::{execute, memory_table, with_now};
+use crate::execute::{execute_plainly, memory_table, with_now};
 use crate::parse::parse_query;
 use crate::tables::complete;
 use crate::temporal::without_asof;
@@ -43,7 +43,7 @@ fn evaluate_here(program: &Program, view: &str, tables: &BTreeMap<String, Record
     let plan = plan_of(program, view, tables, at)?;
     let settled = settle_ties(plan).and_then(without_asof).and_then(in_batch_form).map_err(|error| Error::invalid(error.strip_backtrace()))?;
     refuse_lookups(&settled, view)?;
-    let batches = execute(settled)?;
+    let batches = execute_plainly(settled)?;
     let parts = batches
         .iter()
         .map(|batch| {
@@ -114,7 +114,7 @@ fn upserted(source: &SourceDef, records: &RecordBatch) -> Result<Vec<RecordBatch
         key.iter().map(|column| format!("{column} IS NOT NULL")).collect::<Vec<_>>().join(" AND "),
     );
     let query = parse_query(&text).map_err(|error| Error::internal(error.to_string()))?;
-    let batches = execute(plan_query(&query, &catalog).map_err(|refusal| Error::internal(refusal.message))?)?;
+    let batches = execute_plainly(plan_query(&query, &catalog).map_err(|refusal| Error::internal(refusal.message))?)?;
     let typed = |batch: &RecordBatch| Ok(RecordBatch::try_new(source.schema.clone(), batch.columns().to_vec())?);
     batches.iter().map(typed).collect()
 }

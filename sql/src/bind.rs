@@ -20,6 +20,8 @@ use crate::refusal::{Refusal, Result};
 use crate::set_operation::counted;
 use crate::subquery::guarded;
 use crate::ties::settle_ties;
+use crate::unread::spell_unread;
+use crate::using::merge_using;
 use crate::windowing::{fuse_sessions, place_arrivals, place_windows, spell_bounds};
 
 /// `collect_spans` puts places into errors; VARCHAR stays Utf8; decimal literals would cut DOUBLE columns and panic on 1e3.
@@ -42,6 +44,8 @@ pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan
     }
     spell_bounds(&mut bound);
     one_argument(&mut bound);
+    spell_unread(&mut bound)?;
+    merge_using(&mut bound, catalog)?;
     let folded = fold_lookups(bound, catalog);
     let planner = SqlToRel::new_with_options(catalog, parser_options());
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))?;

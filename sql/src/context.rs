@@ -219,7 +219,7 @@ impl ScalarUDFImpl for NowFunction {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("now() was not replaced before execution")
+        exec_err!("now() has no value here: rows that a script inserts enter at epoch 0")
     }
 }
 

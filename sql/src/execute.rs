@@ -14,10 +14,13 @@ use datafusion::execution::context::{SessionConfig, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::collect;
-use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Query, Spanned, TimezoneInfo, Value, ValueWithSpan, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, Expr, Query, Spanned, TimezoneInfo, Value, ValueWithSpan, VisitMut, visit_expressions_mut,
+};
 use freshet_core::{Epoch, Error, Result};
 
 use crate::check::is_now_call;
+use crate::checked::checked;
 use crate::lateral::unfolded;
 use crate::set_operation::numbered;
 use crate::subquery::runnable;
@@ -38,11 +41,17 @@ pub(crate) fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Resu
 
 /// The query with now() as a constant. In the text, because a plan names columns after the expressions in them.
 pub(crate) fn with_now(query: &Query, at: Epoch) -> Query {
+    let mut query = query.clone();
+    settle_now(&mut query, at);
+    query
+}
+
+/// Every now() is the instant `at`.
+pub(crate) fn settle_now(part: &mut impl VisitMut, at: Epoch) {
     let latest = DateTime::<Utc>::MAX_UTC.timestamp_millis();
     let ms = i64::try_from(at.0).unwrap_or(latest).min(latest);
     let instant = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    let mut query = query.clone();
-    let _ = visit_expressions_mut(&mut query, |expr| {
+    let _ = visit_expressions_mut(part, |expr| {
         if is_now_call(expr) {
             let text = Value::SingleQuotedString(instant.format("%Y-%m-%dT%H:%M:%S%.3f").to_string());
             *expr = Expr::Cast {
@@ -55,7 +64,6 @@ pub(crate) fn with_now(query: &Query, at: Epoch) -> Query {
         }
         ControlFlow::<()>::Continue(())
     });
-    query
 }
 
 /// Memory that all ad-hoc queries together may take for sorts, joins and aggregates: a fraction of a usual server, so that a careless
@@ -74,14 +82,23 @@ fn context() -> Result<&'static SessionContext> {
     made.as_ref().map_err(|message| Error::unavailable(message.clone()))
 }
 
-/// Runs the plan by DataFusion's default rules. Errors: Invalid, the message of whichever row failed.
+/// Runs what a client asks or writes, by DataFusion's default rules. Errors: Invalid, the message of whichever row failed; integers do not wrap.
 pub(crate) fn execute(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
+    execute_as(plan, checked)
+}
+
+/// As [`execute`], for the oracle: as DataFusion has it.
+pub(crate) fn execute_plainly(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
+    execute_as(plan, Ok)
+}
+
+fn execute_as(plan: LogicalPlan, change: impl Fn(LogicalPlan) -> datafusion::common::Result<LogicalPlan>) -> Result<Vec<RecordBatch>> {
     let context = context()?;
     let plan = unfolded(plan).and_then(numbered).and_then(runnable).map_err(|error| Error::invalid(error.strip_backtrace()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| Error::unavailable(error.to_string()))?;
     let run = async {
         let state = context.state();
-        let physical = state.create_physical_plan(&in_batch_form(plan)?).await?;
+        let physical = state.create_physical_plan(&change(in_batch_form(plan)?)?).await?;
         collect(physical, context.task_ctx()).await
     };
     runtime

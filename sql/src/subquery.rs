@@ -9,6 +9,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchemaRef, Result};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
@@ -16,6 +17,9 @@ use datafusion::logical_expr::{
 };
 
 use crate::lower::is_single_row;
+
+/// The name of a list that a value is compared with.
+const LIST: &str = "freshet$list";
 
 /// The one row of its input; a row of NULLs if there is none. More than one are an error and no row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -85,8 +89,24 @@ fn guarded_expr(expr: Expr) -> Result<Transformed<Expr>> {
             in_subquery(expr, subquery, true)
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => in_subquery(expr, subquery, negated),
+        Expr::SetComparison(comparison) => Transformed::yes(Expr::SetComparison(apart(comparison)?)),
         other => Transformed::no(other),
     })
+}
+
+/// The subquery under a name of its own where its table has the name of one outside: the rules put both sides into one condition.
+fn apart(comparison: SetComparison) -> Result<SetComparison> {
+    let SetComparison { expr, subquery, op, quantifier } = comparison;
+    let inside = subquery.subquery.schema().columns();
+    let is_outside = |column: &Column| expr.column_refs().iter().any(|outside| outside.relation == column.relation);
+    let subquery = match inside.iter().any(is_outside) {
+        true => {
+            let named = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).alias(LIST)?.build()?;
+            subquery.with_plan(Arc::new(named))
+        }
+        false => subquery,
+    };
+    Ok(SetComparison { expr, subquery, op, quantifier })
 }
 
 /// A list of exactly one row is a value to compare with; grouped by what correlates it, it might have none.
@@ -110,10 +130,16 @@ fn single(subquery: Subquery) -> Result<Subquery> {
 /// or not. Its other uses become `= ANY`, which they take apart into what is true and what is unknown.
 pub(crate) fn runnable(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
-        let LogicalPlan::Filter(filter) = node else { return node.map_expressions(|expr| expr.transform_up(|part| Ok(as_any(part)))) };
+        let LogicalPlan::Filter(filter) = node else {
+            let names = NamePreserver::new(&node);
+            return node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(expr.transform_up(as_any)?.update_data(|expr| name.restore(expr)))
+            });
+        };
         let conjuncts = split_conjunction_owned(filter.predicate).into_iter().map(|conjunct| match conjunct {
             Expr::InSubquery(InSubquery { expr, subquery, negated: false }) => Ok(in_subquery(expr, subquery, false).data),
-            other => other.transform_up(|part| Ok(as_any(part))).data(),
+            other => other.transform_up(as_any).data(),
         });
         let predicate = conjunction(conjuncts.collect::<Result<Vec<Expr>>>()?).expect("a filter has a condition");
         Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
@@ -121,18 +147,20 @@ pub(crate) fn runnable(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-fn as_any(expr: Expr) -> Transformed<Expr> {
+fn as_any(expr: Expr) -> Result<Transformed<Expr>> {
     let (expr, subquery, negated) = match expr {
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => (expr, subquery, negated),
         // What always has a row exists; grouped by what correlates it, it would not.
-        Expr::Exists(Exists { subquery, negated }) if is_single_row(&subquery.subquery) => return Transformed::yes(lit(!negated)),
-        other => return Transformed::no(other),
+        Expr::Exists(Exists { subquery, negated }) if is_single_row(&subquery.subquery) => return Ok(Transformed::yes(lit(!negated))),
+        Expr::SetComparison(comparison) => return Ok(Transformed::yes(Expr::SetComparison(apart(comparison)?))),
+        other => return Ok(Transformed::no(other)),
     };
     if is_single_row(&subquery.subquery) {
-        return in_subquery(expr, subquery, negated);
+        return Ok(in_subquery(expr, subquery, negated));
     }
-    let any = Expr::SetComparison(SetComparison { expr, subquery, op: Operator::Eq, quantifier: SetQuantifier::Any });
-    Transformed::yes(if negated { Expr::Not(Box::new(any)) } else { any })
+    let any = SetComparison { expr, subquery, op: Operator::Eq, quantifier: SetQuantifier::Any };
+    let any = Expr::SetComparison(apart(any)?);
+    Ok(Transformed::yes(if negated { Expr::Not(Box::new(any)) } else { any }))
 }
 
 fn has_value(expr: &Expr) -> bool {

@@ -22,6 +22,20 @@ const QUESTIONS: &[Question] = &[
     asked("full_residual", "CREATE MATERIALIZED VIEW v AS SELECT p.id, c.h, c.y FROM plain p FULL OUTER JOIN changing c ON p.k = c.k AND p.x > c.y"),
     asked("full_using", "CREATE MATERIALIZED VIEW v AS SELECT k, p.id, c.y FROM plain p FULL JOIN changing c USING (k)"),
     asked(
+        "full_using_all",
+        "CREATE MATERIALIZED VIEW v AS SELECT * FROM changing c FULL JOIN (SELECT k, count(*) AS n FROM plain GROUP BY k) p USING (k)",
+    ),
+    asked("right_using", "CREATE MATERIALIZED VIEW v AS SELECT k, c.h, p.id FROM changing c RIGHT JOIN plain p USING (k) WHERE k IS NOT NULL"),
+    asked(
+        "full_using_twice",
+        "CREATE MATERIALIZED VIEW v AS SELECT k, count(*) AS n FROM plain p FULL JOIN changing c USING (k) LEFT JOIN plain q USING (k) GROUP BY k",
+    ),
+    asked(
+        "greatest_of_itself",
+        "CREATE MATERIALIZED VIEW v AS SELECT h, y FROM changing WHERE y >= ALL (SELECT y FROM changing WHERE y IS NOT NULL)",
+    ),
+    asked("some_of_itself", "CREATE MATERIALIZED VIEW v AS SELECT h, h < ANY (SELECT h FROM changing WHERE flag) AS less FROM changing"),
+    asked(
         "full_itself",
         "CREATE MATERIALIZED VIEW v AS SELECT a.h AS ah, b.h AS bh FROM changing a FULL JOIN changing b ON a.k = b.k AND a.h = b.h + 1",
     ),

@@ -6,7 +6,7 @@ use freshet_testkit::generate::Shape;
 
 use crate::three_way::{Batch, Question, SHAPE, asked, check, silent};
 
-const QUESTIONS: [Question; 43] = [
+const QUESTIONS: [Question; 44] = [
     asked(
         "top_1",
         "CREATE MATERIALIZED VIEW v AS SELECT k, h, y FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY y DESC) AS n
@@ -88,6 +88,11 @@ const QUESTIONS: [Question; 43] = [
         "over_running",
         "CREATE MATERIALIZED VIEW v AS SELECT k, h, sum(h) OVER (PARTITION BY k ORDER BY at) AS s, count(*) OVER (PARTITION BY
          k ORDER BY at) AS n, max(y) OVER (PARTITION BY k) AS m FROM changing",
+    ),
+    asked(
+        "over_decimals",
+        "CREATE MATERIALIZED VIEW v AS SELECT k, h, sum(CAST(h AS DECIMAL(12, 2))) OVER (PARTITION BY k ORDER BY at) AS s, avg(CAST(h AS
+         DECIMAL(12, 2))) OVER (PARTITION BY flag ORDER BY h ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS a FROM changing",
     ),
     asked(
         "over_rows",

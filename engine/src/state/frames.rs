@@ -207,7 +207,7 @@ impl<'a> Stretch<'a> {
                 add(&mut cell, start..within.start, -1);
                 start = start.max(within.start);
             }
-            values.push(cell.output(call.function, data_type).map_err(|error| error.to_string()));
+            values.push(kind.value(&cell, data_type).map_err(|error| error.to_string()));
         }
         values
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, TimestampMillisecondArray, UInt32Array};
 use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches, filter_record_batch, take_arrays};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use arrow::util::display::FormatOptions;
 use datafusion::sql::sqlparser::ast::{
@@ -25,6 +26,7 @@ use crate::execute::{execute, memory_table, with_now};
 use crate::logic::declaration::Declared;
 use crate::parse::parse_query;
 use crate::print::query_text;
+use crate::tables::spell_constants;
 use crate::tokens;
 
 /// The number of a row in its table, while a statement looks for the rows it changes.
@@ -166,10 +168,19 @@ impl Tables {
         let index = self.index(&normal_name(last))?;
         let table = &self.all[index];
         let query = insert.source.as_ref().ok_or("INSERT needs VALUES or a query")?;
-        let given = self.evaluate(&query_text(query), None, program)?;
         let writable = table.declared.columns.iter().filter(|column| column.computed.is_none()).map(|column| column.name.clone());
         let named = insert.columns.iter().filter_map(|name| name.0.last()?.as_ident()).map(normal_name);
-        let names: Vec<String> = if insert.columns.is_empty() { writable.take(given.num_columns()).collect() } else { named.collect() };
+        let mut names: Vec<String> = if insert.columns.is_empty() { writable.collect() } else { named.collect() };
+        let mut query = query.clone();
+        if let Ok(types) =
+            names.iter().map(|name| Ok(table.schema.field_with_name(name)?.data_type().clone())).collect::<Result<Vec<_>, ArrowError>>()
+        {
+            spell_constants(&mut query, &types);
+        }
+        let given = self.evaluate(&query_text(&query), None, program)?;
+        if insert.columns.is_empty() {
+            names.truncate(given.num_columns());
+        }
         if let Some(unknown) = names.iter().find(|name| table.schema.index_of(name).is_err()) {
             return Err(format!("table {} has no column {unknown}", table.declared.name));
         }

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, filter_record_batch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
 use datafusion::sql::planner::SqlToRel;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Insert, SetExpr, Spanned, Statement, Value, ValueWithSpan, Values};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Insert, ObjectName, SetExpr, Spanned, Statement, Value, ValueWithSpan, Values};
 use datafusion::sql::sqlparser::tokenizer::Span;
 use freshet_core::{SourceDef, evaluate_rows};
 
 use super::Stored;
 use super::content::keys_of;
+use super::literals::spell_constants;
 use crate::ast::{Write, normal_name};
 use crate::bind::parser_options;
 use crate::context::Catalog;
@@ -53,6 +54,15 @@ pub(crate) fn plan(write: &Write, table: &Stored, content: Vec<RecordBatch>, cat
     let mut statement = write.statement.clone();
     if let Statement::Insert(insert) = &mut statement {
         insert.on = None;
+        let (carried, columns) = (&table.carried, insert.columns.clone());
+        let named = |name: &ObjectName| carried.field_with_name(&normal_name(name.0.last()?.as_ident()?)).ok().map(|field| field.data_type().clone());
+        let types: Option<Vec<DataType>> = match columns[..] {
+            [] => Some(carried.fields().iter().map(|field| field.data_type().clone()).collect()),
+            _ => columns.iter().map(named).collect(),
+        };
+        if let (Some(query), Some(types)) = (insert.source.as_mut(), types) {
+            spell_constants(query, &types);
+        }
     }
     let planner = SqlToRel::new_with_options(&catalog, parser_options());
     let whole = |error: datafusion::common::DataFusionError| in_our_words(error.into(), write, table);

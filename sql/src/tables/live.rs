@@ -15,7 +15,7 @@ use crate::ast::{Stmt, Write, normal_name};
 use crate::compile::on_large_stack;
 use crate::context::Catalog;
 use crate::error::{SqlError, nearest};
-use crate::execute::memory_table;
+use crate::execute::{memory_table, settle_now};
 use crate::parse::parse_write;
 use crate::query::{parameter_rows_of, parameters_of_plan};
 use crate::refusal::{Refusal, Result};
@@ -98,8 +98,10 @@ impl Tables {
         let names: Vec<&str> = read.iter().map(String::as_str).collect();
         let mut catalog = catalog_of(reader);
         let mut existing = Vec::new();
+        let mut at = reader.frontier(&[]).map_err(change::core_error)?;
         if !names.is_empty() {
             let snapshot = reader.snapshot(&names, None).map_err(change::core_error)?;
+            at = snapshot.point.q;
             for (view, batches) in names.iter().zip(snapshot.views) {
                 let schema = views.iter().find(|known| known.name == *view).map(|known| known.schema.clone());
                 let schema = change::nullable(&schema.expect("it was found above"));
@@ -110,6 +112,9 @@ impl Tables {
                 catalog.relations.insert(view.to_string(), memory_table(schema, rows).map_err(change::core_error)?);
             }
         }
+        let mut write = write.clone();
+        settle_now(&mut write.statement, at);
+        let write = &write;
         let planned = change::plan(write, table, existing.clone(), &catalog)?;
         let expected = parameters_of_plan(&planned)?;
         let rows = parameter_rows_of(&expected, parameters).map_err(change::core_error)?;

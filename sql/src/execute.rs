@@ -21,6 +21,7 @@ use freshet_core::{Epoch, Error, Result};
 
 use crate::check::is_now_call;
 use crate::checked::checked;
+use crate::existence::joined_values;
 use crate::lateral::unfolded;
 use crate::set_operation::numbered;
 use crate::subquery::runnable;
@@ -98,7 +99,7 @@ fn execute_as(plan: LogicalPlan, change: impl Fn(LogicalPlan) -> datafusion::com
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| Error::unavailable(error.to_string()))?;
     let run = async {
         let state = context.state();
-        let physical = state.create_physical_plan(&change(in_batch_form(plan)?)?).await?;
+        let physical = state.create_physical_plan(&change(joined_values(in_batch_form(plan)?)?)?).await?;
         collect(physical, context.task_ctx()).await
     };
     runtime

@@ -20,7 +20,8 @@ use datafusion::logical_expr::{
     Expr, Extension, Filter, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, UserDefinedLogicalNodeCore, lit,
 };
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerContext, OptimizerRule};
 
 use crate::lower::is_single_row;
 
@@ -112,6 +113,27 @@ impl UserDefinedLogicalNodeCore for Marked {
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         Some(vec![output_columns.to_vec()])
     }
+}
+
+/// For DataFusion's executor, which runs no EXISTS outside of a filter: those in a SELECT list become joins with marks.
+pub(crate) fn joined_values(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let aliases = Arc::new(AliasGenerator::new());
+    plan.transform_up_with_subqueries(|node| {
+        if !matches!(&node, LogicalPlan::Projection(projection) if projection.expr.iter().any(compares)) {
+            return Ok(Transformed::no(node));
+        }
+        let node = RewriteSetComparison::new().rewrite(node, &OptimizerContext::new())?.data;
+        Ok(match node {
+            LogicalPlan::Projection(projection) => Transformed::yes(projected(projection, &aliases)?),
+            other => Transformed::no(other),
+        })
+    })
+    .data()
+}
+
+/// EXISTS, or a comparison with a list, which becomes some of them.
+fn compares(expr: &Expr) -> bool {
+    expr.exists(|part| Ok(matches!(part, Expr::SetComparison(_) | Expr::Exists(_)))).unwrap_or(false)
 }
 
 fn asks(expr: &Expr) -> bool {

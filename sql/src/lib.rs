@@ -14,6 +14,7 @@ mod execute;
 mod existence;
 mod explain;
 mod expr;
+mod fields;
 mod flink;
 mod fold;
 mod growth;

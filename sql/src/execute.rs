@@ -14,7 +14,9 @@ use datafusion::execution::context::{SessionConfig, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::collect;
-use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Query, Spanned, TimezoneInfo, Value, ValueWithSpan, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, Expr, Spanned, TimezoneInfo, Value, ValueWithSpan, VisitMut, visit_expressions_mut,
+};
 use freshet_core::{Epoch, Error, Result};
 
 use crate::check::is_now_call;
@@ -36,8 +38,8 @@ pub(crate) fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Resu
     Ok(provider_as_source(Arc::new(table)))
 }
 
-/// The query with now() as a constant. In the text, because a plan names columns after the expressions in them.
-pub(crate) fn with_now(query: &Query, at: Epoch) -> Query {
+/// The query or statement with now() as a constant. In the text, because a plan names columns after the expressions in them.
+pub(crate) fn with_now<T: VisitMut + Clone>(query: &T, at: Epoch) -> T {
     let latest = DateTime::<Utc>::MAX_UTC.timestamp_millis();
     let ms = i64::try_from(at.0).unwrap_or(latest).min(latest);
     let instant = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC);

@@ -254,7 +254,11 @@ impl<'de> DeserializeSeed<'de> for TextSeed {
         if text.starts_with(['{', '[']) {
             return Ok(Cell::Json(text));
         }
-        CellSeed.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(D::Error::custom)
+        CellSeed.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
+            let whole = error.to_string();
+            let sentence = whole.split(" at line ").next().unwrap_or(&whole);
+            D::Error::custom(if error.is_data() { sentence.to_string() } else { format!("not a JSON object: {sentence}") })
+        })
     }
 }
 

@@ -59,10 +59,10 @@ pub fn duration(options: &Options, name: &str, default: Duration) -> Result<Dura
     let (digits, unit) = text.split_at(unit_at);
     let unit_ms = match unit.trim() {
         "ms" => 1,
-        "" | "s" => 1000,
-        "min" | "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
+        "" | "s" | "sec" | "second" | "seconds" => 1000,
+        "min" | "m" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
         _ => 0,
     };
     match digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit_ms)) {

@@ -205,9 +205,18 @@ fn row(id: i128, name: Option<&str>, amount: Option<f64>) -> Vec<Value> {
 }
 
 #[test]
+fn an_object_or_an_array_is_the_text_of_a_varchar_column() {
+    let payloads: [&[u8]; 3] =
+        [b"{\"id\":1,\"name\":{\"b\": [1, 2.50], \"a\": \"x}\"},\"amount\":1}", b"{\"name\":[ ],\"id\":2}", b"{\"id\":3,\"name\":\"{}\"}"];
+    let batch = decode(&source(small(), Format::Plain, Encode::Json, &[]), &payloads);
+    let text = "{\"b\": [1, 2.50], \"a\": \"x}\"}";
+    assert_eq!(values(&batch.rows), [row(1, Some(text), Some(1.0)), row(2, Some("[ ]"), None), row(3, Some("{}"), None)]);
+}
+
+#[test]
 fn c3_every_bad_json_record_is_a_dead_letter_of_its_own() {
     let deep = format!("{{\"other\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
-    let deep_column = format!("{{\"id\":1,\"name\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep_column = format!("{{\"id\":1,\"amount\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let deep_objects = format!("{}1{}", "{\"id\":".repeat(10_000), "}".repeat(10_000));
     let records: Vec<(&[u8], &str, &str)> = vec![
         (b"{\"id\":1,\"name\":\"a", "", "not a JSON object: EOF while parsing a string"),
@@ -218,7 +227,7 @@ fn c3_every_bad_json_record_is_a_dead_letter_of_its_own() {
         (b"{\"id\":1,\"name\":\"\xff\"}", "", "not UTF-8 at byte 17"),
         (b"{\"id\":1,\"name\":\"\\ud800\"}", "", "not a JSON object: unexpected end of hex escape"),
         (deep.as_bytes(), "id", "NULL or missing"),
-        (deep_column.as_bytes(), "name", "expected VARCHAR, found an array"),
+        (deep_column.as_bytes(), "amount", "expected DOUBLE, found an array"),
         (deep_objects.as_bytes(), "id", "expected BIGINT, found an object"),
         (b"{\"id\":1,\"amount\":NaN}", "", "not a JSON object: expected value"),
         (b"{\"id\":1,\"amount\":-Infinity}", "", "not a JSON object: invalid number"),

@@ -140,3 +140,69 @@ fn a_sink_whose_store_is_away_says_so_and_loses_nothing() {
     assert_eq!(out.flush(Epoch(1)).unwrap(), 1);
     assert_eq!(String::from_utf8(bucket.get("out/part-0000000000.jsonl")).unwrap().lines().count(), 3);
 }
+
+fn partitioned(mut def: SinkDef, columns: &str) -> SinkDef {
+    def.options.insert("partition.by".into(), columns.into());
+    def
+}
+
+#[test]
+fn a_partitioned_sink_writes_a_folder_for_each_value() {
+    let rows =
+        [row(1, Some("a/b"), Some(0), None), row(2, None, Some(0), None), row(3, Some("a/b"), Some(0), None), row(4, Some("12:30"), None, None)];
+    for (encode, expected) in
+        [(Encode::Json, "{\"id\":3,\"at\":\"1970-01-01T00:00:00.000Z\",\"amount\":null}\n"), (Encode::Csv, "3,1970-01-01T00:00:00.000Z,\n")]
+    {
+        let folder = tempdir().unwrap();
+        let def = partitioned(sink(folder.path(), Format::Plain, encode), "name");
+        let mut out = open(&def);
+        out.write(&Batch::inserts(batch(&rows[..2]), Epoch(1))).unwrap();
+        let position = out.flush(Epoch(1)).unwrap();
+        assert_eq!(position, 2);
+        out.write(&Batch::inserts(batch(&rows[2..]), Epoch(2))).unwrap();
+        assert_eq!(out.flush(Epoch(2)).unwrap(), 4);
+        assert_eq!(names(folder.path()), ["name=12%3A30", "name=__HIVE_DEFAULT_PARTITION__", "name=a%2Fb"]);
+        let files = names(&folder.path().join("name=a%2Fb"));
+        assert_eq!(files.len(), 2, "{files:?}");
+        let second = fs::read_to_string(folder.path().join("name=a%2Fb").join(&files[1])).unwrap();
+        assert!(second.ends_with(expected), "{second}");
+        // Back to the checkpoint, in every folder.
+        drop(out);
+        let mut out = open(&def);
+        out.restore(position).unwrap();
+        assert_eq!(names(&folder.path().join("name=a%2Fb")).len(), 1);
+        assert!(names(&folder.path().join("name=12%3A30")).is_empty());
+        assert_eq!(open(&def).restore(7).unwrap_err().kind, Kind::Data);
+    }
+}
+
+#[test]
+fn partitions_in_a_bucket_are_cut_back_to_a_checkpoint() {
+    let bucket = Bucket::new(shared());
+    let def = partitioned(in_bucket(&bucket, "lake", Encode::Parquet), "name, at");
+    let mut out = open(&def);
+    out.write(&Batch::inserts(batch(&awkward()), Epoch(1))).unwrap();
+    let position = out.flush(Epoch(1)).unwrap();
+    assert_eq!(position, 6);
+    out.write(&at(2, 10..12)).unwrap();
+    out.flush(Epoch(2)).unwrap();
+    let keys = bucket.keys("lake");
+    assert_eq!(keys.len(), 7, "{keys:?}");
+    assert!(keys.iter().any(|key| key.contains("name=plain/at=2013-01-01T10%3A15%3A00.250Z/part-")), "{keys:?}");
+    drop(out);
+    open(&def).restore(position).unwrap();
+    assert_eq!(bucket.keys("lake").len(), 6);
+}
+
+#[test]
+fn what_names_no_folder_is_refused() {
+    let folder = tempdir().unwrap();
+    let error = |columns: &str| BuiltIn.check_sink(&partitioned(sink(folder.path(), Format::Plain, Encode::Json), columns)).unwrap_err();
+    for (columns, wanted) in [
+        ("day", "there is no column day to partition by; columns are id, name, at, amount"),
+        ("amount", "amount is Float64, which names no folder; partition by a text, a number or a day"),
+        ("name,name", "name stands twice in what the sink is partitioned by"),
+    ] {
+        assert_eq!((error(columns).option.as_deref(), error(columns).message.as_str()), (Some("partition.by"), wanted));
+    }
+}

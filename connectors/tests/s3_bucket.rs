@@ -53,8 +53,12 @@ impl Bucket {
 
     /// Keys in a folder, in order.
     pub fn keys(&self, folder: &str) -> Vec<String> {
-        let listed = self.runtime.block_on(self.client.list_with_delimiter(Some(&Path::from(folder)))).unwrap();
-        let mut keys: Vec<String> = listed.objects.into_iter().map(|meta| meta.location.to_string()).collect();
+        let (mut keys, mut folders) = (Vec::new(), vec![Path::from(folder)]);
+        while let Some(folder) = folders.pop() {
+            let listed = self.runtime.block_on(self.client.list_with_delimiter(Some(&folder))).unwrap();
+            keys.extend(listed.objects.into_iter().map(|meta| meta.location.to_string()));
+            folders.extend(listed.common_prefixes);
+        }
         keys.sort();
         keys
     }

@@ -47,19 +47,22 @@ impl PipelineQueries {
         for source in positions {
             self.wait_for(&source.name, source.position)?;
         }
-        let count = match writing.tables.write(sql, parameters, self.reader.as_ref())? {
-            Written::Flush => 0,
-            Written::Change { table, rows, diffs, count } => {
+        let (count, returned) = match writing.tables.write(sql, parameters, self.reader.as_ref())? {
+            Written::Flush => (0, None),
+            Written::Change { table, rows, diffs, count, returned } => {
                 if rows.num_rows() > 0 {
                     let pushed = writing.ingress.push(Push { source: table.clone(), id: None, body: PushBody::Changes(rows, diffs) })?;
                     self.wait_for(&table, pushed.position)?;
                 }
-                count
+                (count, returned)
             }
         };
-        let schema = count_schema();
-        let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![count as i64]))])?;
-        Ok(QueryAnswer { schema, batches: vec![rows], point: ReadPoint::at(self.reader.frontier(&[])?) })
+        let rows = match returned {
+            Some(rows) => rows,
+            None => RecordBatch::try_new(count_schema(), vec![Arc::new(Int64Array::from(vec![count as i64]))])?,
+        };
+        let point = ReadPoint::at(self.reader.frontier(&[])?);
+        Ok(QueryAnswer { schema: rows.schema(), batches: vec![rows], point, changed: Some(count) })
     }
 
     /// Errors: Unavailable, if what stands before this position cannot be read after a while.
@@ -91,8 +94,8 @@ impl Queries for PipelineQueries {
         if let Some(writing) = &self.writing
             && writing.tables.writes(sql).map_err(invalid)?
         {
-            let parameters = writing.tables.parameters(sql, self.reader.as_ref()).map_err(invalid)?;
-            return Ok(Prepared { schema: count_schema(), parameters });
+            let (schema, parameters) = writing.tables.prepare(sql, self.reader.as_ref()).map_err(invalid)?;
+            return Ok(Prepared { schema, parameters });
         }
         let planned = query::plan(sql, self.reader.as_ref()).map_err(invalid)?;
         Ok(Prepared { schema: planned.schema, parameters: planned.parameters })
@@ -113,7 +116,7 @@ impl Queries for PipelineQueries {
             None => query::run(&planned, parameters, self.reader.as_ref())?,
             Some(at) => query::run(&planned, parameters, &PinnedReader { reader: self.reader.clone(), at })?,
         };
-        Ok(QueryAnswer { schema, batches, point })
+        Ok(QueryAnswer { schema, batches, point, changed: None })
     }
 
     fn writes(&self, sql: &str) -> Result<bool> {

@@ -132,3 +132,33 @@ fn test_runs_fixtures_and_sqllogictest_files_and_notices_a_wrong_row() {
     assert_eq!(wrong.status.code(), Some(1), "{}", all(&wrong));
     assert!(text(&wrong.stdout).contains("other rows than expected") && text(&wrong.stdout).contains("0 passed, 1 failed"), "{}", all(&wrong));
 }
+
+/// Copies a folder and what lies in it.
+fn copied(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copied(&path, &target) } else { drop(fs::copy(&path, &target).unwrap()) }
+    }
+}
+
+#[test]
+fn test_shows_what_differs_in_every_file_of_a_pipeline_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    copied(&tests_folder().join("pipeline"), folder.path());
+    fs::write(folder.path().join("expected/by_city.csv"), "city,rides,fares\nBern,3,60.5\nChur,2,1\nGenf,2,5.25\n").unwrap();
+    fs::write(folder.path().join("expected/by_town.csv"), "town\n").unwrap();
+    let output = freshet().arg("test").arg(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", all(&output));
+    let wanted = "expected/by_city.csv differs (- expected, + found)
+    city,rides,fares
+    Bern,3,60.5
+  - Chur,2,1
+  - Genf,2,5.25
+  + Genf,1,5.25
+expected/by_town.csv is neither a file that a sink wrote nor a view
+";
+    assert!(text(&output.stdout).contains(wanted), "{}", all(&output));
+    assert!(text(&output.stdout).ends_with("0 passed, 1 failed\n"), "{}", all(&output));
+}

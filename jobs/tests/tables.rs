@@ -78,5 +78,5 @@ fn adbc_writes_with_parameters_and_is_told_how_many_rows() {
     let running = Running::endless(&pipeline(&data), &data.path().join("state"));
     let output = Command::new(python()).arg(tests_folder().join("client/tables.py")).arg(&running.flight).output().unwrap();
     assert!(output.status.success(), "{}", all(&output));
-    assert_eq!(text(&output.stdout).lines().filter(|line| line.starts_with("ok ")).count(), 6, "{}", all(&output));
+    assert_eq!(text(&output.stdout).lines().filter(|line| line.starts_with("ok ")).count(), 10, "{}", all(&output));
 }

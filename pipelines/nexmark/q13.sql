@@ -3,9 +3,9 @@ CREATE TABLE side_input (
     key BIGINT,
     `value` VARCHAR
 ) WITH (
-    'connector' = 'filesystem',
-    'path' = '${side_input:-side_input.csv}',
-    'format' = 'csv'
+    'connector.type' = 'filesystem',
+    'connector.path' = 'file://${data:-/tmp/nexmark}/side_input.txt',
+    'format.type' = 'csv'
 );
 
 CREATE TABLE nexmark_q13 (

@@ -7,7 +7,7 @@ use std::fmt;
 
 use datafusion::sql::sqlparser::tokenizer::Location;
 pub use datafusion::sql::sqlparser::{
-    ast::{DataType, Expr, Ident, Insert, ObjectName, Query, Statement as SqlStatement},
+    ast::{DataType, Expr, FromTable, Ident, Insert, ObjectName, OnConflict, OnInsert, Query, SelectItem, Statement as SqlStatement, TableFactor},
     tokenizer::Span,
 };
 pub use freshet_core::{DriftMethod, Encode, Format, Metric, SecretFrom};
@@ -113,6 +113,48 @@ impl Write {
             SqlStatement::Insert(Insert { source: Some(query), columns, .. }) => Some((query.as_ref(), columns.as_slice())),
             _ => None,
         }
+    }
+
+    /// ON CONFLICT of an INSERT.
+    pub fn conflict(&self) -> Option<&OnConflict> {
+        match &self.statement {
+            SqlStatement::Insert(Insert { on: Some(OnInsert::OnConflict(conflict)), .. }) => Some(conflict),
+            _ => None,
+        }
+    }
+
+    /// What RETURNING asks for.
+    pub fn returning(&self) -> Option<&[SelectItem]> {
+        match &self.statement {
+            SqlStatement::Insert(insert) => insert.returning.as_deref(),
+            SqlStatement::Update(update) => update.returning.as_deref(),
+            SqlStatement::Delete(delete) => delete.returning.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What the statement calls its table.
+    pub fn alias(&self) -> Ident {
+        let of = |relation: &TableFactor| match relation {
+            TableFactor::Table { alias: Some(alias), .. } => Some(alias.name.clone()),
+            _ => None,
+        };
+        let alias = match &self.statement {
+            SqlStatement::Insert(insert) => insert.table_alias.as_ref().map(|alias| alias.alias.clone()),
+            SqlStatement::Update(update) => of(&update.table.relation),
+            SqlStatement::Delete(delete) => {
+                let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+                from.first().and_then(|from| of(&from.relation))
+            }
+            _ => None,
+        };
+        alias.unwrap_or_else(|| self.table.clone())
+    }
+
+    /// Whether the rows of its own table are needed to do it.
+    pub fn reads_itself(&self) -> bool {
+        let own = normal_name(&self.table);
+        self.conflict().is_some() || self.inserted().is_none_or(|(query, _)| crate::tables::relations_in(query).contains(&own))
     }
 
     pub fn verb(&self) -> &'static str {

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement};
 use crate::check::{check_maintained, first_now, function_named_in};
 use crate::context::Catalog;
 use crate::count::one_argument;
+use crate::fields::name_fields;
 use crate::fold::fold_lookups;
 use crate::lateral::unfolded;
 use crate::now::{mentions_now, readable};
@@ -43,6 +44,7 @@ pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan
         bind_predictions(&mut bound, catalog)?;
     }
     spell_bounds(&mut bound);
+    name_fields(&mut bound);
     one_argument(&mut bound);
     spell_unread(&mut bound)?;
     merge_using(&mut bound, catalog)?;

@@ -69,6 +69,14 @@ pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::r
     })
 }
 
+/// A panic of the planner is told where its statement begins.
+fn guarded(apply: impl FnOnce() -> Result<()>) -> Result<()> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).unwrap_or_else(|panic| {
+        let refusal = Refusal::new(format!("the planner failed: {}", reason_of(panic.as_ref())));
+        Err(refusal.help("that is a bug of Freshet; writing the statement another way may help"))
+    })
+}
+
 pub(crate) fn reason_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("no reason given").to_string()
@@ -105,7 +113,7 @@ fn compile_here(scripts: &[Script], variables: &BTreeMap<String, String>, connec
                 }
                 continue;
             }
-            _ => pipeline.apply(&statement).map_err(placed)?,
+            _ => guarded(|| pipeline.apply(&statement)).map_err(placed)?,
         }
         warnings.extend(pipeline.take_warnings().into_iter().map(placed));
         statements.push(statement);

@@ -326,6 +326,23 @@ impl ServiceBuilder<'_> {
 }
 
 pub(crate) fn fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Field>> {
+    fields_with(columns, catalog, storable)
+}
+
+/// Columns of sources and tables, which may be rows and lists, too.
+pub(crate) fn nested_fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Field>> {
+    fields_with(columns, catalog, nested)
+}
+
+fn nested(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => !fields.is_empty() && fields.iter().all(|field| nested(field.data_type())),
+        DataType::List(item) => nested(item.data_type()),
+        plain => storable(plain),
+    }
+}
+
+fn fields_with(columns: &[Column], catalog: &Catalog, known: impl Fn(&DataType) -> bool) -> Result<Vec<Field>> {
     let mut names = BTreeSet::new();
     let mut fields = Vec::with_capacity(columns.len());
     for column in columns {
@@ -333,13 +350,13 @@ pub(crate) fn fields_of(columns: &[Column], catalog: &Catalog) -> Result<Vec<Fie
         if !names.insert(name.clone()) {
             return Err(Refusal::new(format!("two columns are called {name}")).at(column.name.span));
         }
-        let data_type = data_type_of(column, catalog)?;
+        let data_type = data_type_of(column, catalog, &known)?;
         fields.push(Field::new(name, data_type, !column.not_null));
     }
     Ok(fields)
 }
 
-fn data_type_of(column: &Column, catalog: &Catalog) -> Result<DataType> {
+fn data_type_of(column: &Column, catalog: &Catalog, known: impl Fn(&DataType) -> bool) -> Result<DataType> {
     let unknown = |text: String| {
         Refusal::new(text)
             .help(
@@ -354,7 +371,7 @@ fn data_type_of(column: &Column, catalog: &Catalog) -> Result<DataType> {
     let planner = SqlToRel::new_with_options(catalog, parser_options());
     let schema = planner.build_schema(vec![definition]).map_err(|_| unknown(format!("{} is no type of Freshet", column.data_type)))?;
     match schema.field(0).data_type() {
-        data_type if storable(data_type) => Ok(data_type.clone()),
+        data_type if known(data_type) => Ok(data_type.clone()),
         _ => Err(unknown(format!("columns of type {} are not supported yet", column.data_type))),
     }
 }

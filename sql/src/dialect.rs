@@ -40,7 +40,7 @@ impl Dialect for FreshetDialect {
         supports_nested_comments supports_string_escape_constant supports_array_typedef_with_brackets supports_struct_literal
         supports_dictionary_syntax supports_named_fn_args_with_assignment_operator
         allow_extract_custom allow_extract_single_quotes supports_data_type_signed_suffix supports_bitwise_shift_operators
-        supports_boolean_literals
+        supports_boolean_literals supports_insert_table_alias
     }
 
     /// `j ->> 'k' = 'x'` compares what is found. sqlparser lets `=` bind tighter than the arrows, PostgreSQL does not.

@@ -14,9 +14,7 @@ use datafusion::execution::context::{SessionConfig, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::collect;
-use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Query, Spanned, TimezoneInfo, Value, ValueWithSpan, VisitMut, visit_expressions_mut,
-};
+use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Spanned, TimezoneInfo, Value, ValueWithSpan, VisitMut, visit_expressions_mut};
 use freshet_core::{Epoch, Error, Result};
 
 use crate::check::is_now_call;
@@ -40,19 +38,13 @@ pub(crate) fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Resu
     Ok(provider_as_source(Arc::new(table)))
 }
 
-/// The query with now() as a constant. In the text, because a plan names columns after the expressions in them.
-pub(crate) fn with_now(query: &Query, at: Epoch) -> Query {
+/// The query or statement with now() as a constant. In the text, because a plan names columns after the expressions in them.
+pub(crate) fn with_now<T: VisitMut + Clone>(query: &T, at: Epoch) -> T {
     let mut query = query.clone();
-    settle_now(&mut query, at);
-    query
-}
-
-/// Every now() is the instant `at`.
-pub(crate) fn settle_now(part: &mut impl VisitMut, at: Epoch) {
     let latest = DateTime::<Utc>::MAX_UTC.timestamp_millis();
     let ms = i64::try_from(at.0).unwrap_or(latest).min(latest);
     let instant = DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    let _ = visit_expressions_mut(part, |expr| {
+    let _ = visit_expressions_mut(&mut query, |expr| {
         if is_now_call(expr) {
             let text = Value::SingleQuotedString(instant.format("%Y-%m-%dT%H:%M:%S%.3f").to_string());
             *expr = Expr::Cast {
@@ -65,6 +57,7 @@ pub(crate) fn settle_now(part: &mut impl VisitMut, at: Epoch) {
         }
         ControlFlow::<()>::Continue(())
     });
+    query
 }
 
 /// Memory that all ad-hoc queries together may take for sorts, joins and aggregates: a fraction of a usual server, so that a careless

@@ -15,6 +15,7 @@ mod execute;
 mod existence;
 mod explain;
 mod expr;
+mod fields;
 mod flink;
 mod fold;
 mod growth;

@@ -7,7 +7,7 @@ use freshet_core::{ClockKind, Connectors, DriftSpec, FeatureSpec, Format, Node, 
 
 use crate::ast::{
     CreateDriftMonitor, CreateFeatureView, CreateFunction, CreateModel, CreateRetrainingJob, CreateSecret, CreateSink, CreateSource,
-    CreateTrainingSet, Emit, Role, Set, Statement, Stmt, normal_name,
+    CreateTrainingSet, Emit, Role, Set, Statement, Stmt, find_option, normal_name,
 };
 use crate::bind::{placed, plan_maintained, plan_maintained_as, plan_query};
 use crate::check::check_maintained;
@@ -73,6 +73,10 @@ impl<'a> Pipeline<'a> {
 
     pub fn settings(&self) -> Settings {
         self.settings
+    }
+
+    pub fn warn(&mut self, warning: Refusal) {
+        self.warnings.push(warning);
     }
 
     pub fn take_warnings(&mut self) -> Vec<Refusal> {
@@ -247,6 +251,11 @@ impl<'a> Pipeline<'a> {
             Role::Sink => return self.create_sink_table(source),
             Role::Either if self.survey.written.contains(&normal_name(&source.name)) => return self.create_sink_table(source),
             Role::Either | Role::Source => {}
+        }
+        if let Some(option) = find_option(&source.options, "partition.by") {
+            return Err(Refusal::new(format!("{} is a source, as nothing is inserted into it, and a source is not partitioned", source.name))
+                .help("leave it out; the path may have wildcards for folders: path = 'lake/day=*/*.json'")
+                .at(option.place.0));
         }
         let def = define::source(source, &self.catalog, (self.connectors, &self.secrets))?;
         self.catalog.add(&def.name, Relation::stored(with_event_time(&def.schema, def.event_time)));

@@ -76,6 +76,18 @@ fn a_key_that_is_there_is_left_alone_on_conflict_do_nothing() {
 }
 
 #[test]
+fn rows_of_another_table_change_those_of_a_table() {
+    let text = format!(
+        "{ACCOUNTS} CREATE TABLE moves (account INT, amount BIGINT); INSERT INTO moves VALUES (1, 5), (3, -5), (8, 1), (3, -5);
+        INSERT INTO accounts (id, owner, balance) VALUES (1, 'eve', 100), (4, 'eve', 1) ON CONFLICT (id) DO UPDATE SET balance = accounts.balance + excluded.balance;
+        UPDATE accounts a SET balance = a.balance + m.amount FROM moves m WHERE m.account = a.id;
+        DELETE FROM accounts USING moves WHERE accounts.balance = 0 AND account = id"
+    );
+    ends_as(&text, "accounts", &["1|ann|115|NULL", "2|bob|20|NULL", "4|eve|1|NULL"]);
+    ends_as(&text, "totals", &["ann|1|115", "bob|1|20", "eve|1|1"]);
+}
+
+#[test]
 fn equal_rows_without_a_key_are_counted_apart() {
     let text = "SET clock = 'event'; CREATE TABLE t (a INT, b VARCHAR); INSERT INTO t VALUES (1, 'x'), (1, 'x'), (2, NULL); INSERT INTO t SELECT a + 1, b FROM t;
         UPDATE t SET b = 'y' WHERE a = 3; CREATE MATERIALIZED VIEW v AS SELECT a, b, count(*) AS n FROM t GROUP BY a, b";
@@ -103,12 +115,22 @@ fn statements_that_cannot_be_done_say_where() {
         ("INSERT INTO accounts VALUES (1, NULL, 1, NULL)", "t.sql:5:33: column owner of accounts is NOT NULL, and a row has NULL"),
         ("INSERT INTO accounts (id) VALUES (NULL)", "t.sql:5:35: column id of accounts is in the PRIMARY KEY, and a row has NULL"),
         ("INSERT INTO accounts (id, balance) VALUES (1, 2), (3, 'x')", "t.sql:5:55: "),
-        ("INSERT INTO accounts VALUES (1, 'a')", "t.sql:5:13: Inconsistent data length across values list: got 2 values in row 0 but expected 4"),
+        (
+            "INSERT INTO accounts VALUES (1, 'a')",
+            "t.sql:5:33: INSERT INTO accounts gives 2 values for 4 columns\n  help: columns are id, owner, balance, timestamp",
+        ),
+        ("INSERT INTO accounts (id, owner) VALUES (1, 'a'), (2, 'b', 3)", "t.sql:5:60: INSERT INTO accounts gives 3 values for 2 columns"),
         ("UPDATE accounts SET id = 1 WHERE id = 2", "t.sql:5:8: two rows of accounts would have the same PRIMARY KEY"),
         ("INSERT INTO acounts VALUES (1)", "t.sql:5:13: there is no table named acounts\n  help: did you mean accounts?"),
         ("DELETE FROM totals", "t.sql:5:13: totals is not a table: DELETE cannot change it"),
-        ("INSERT INTO accounts (id) VALUES (1) RETURNING id", "t.sql:5:1: RETURNING is not supported"),
-        ("UPDATE accounts SET balance = n FROM totals", "t.sql:5:1: UPDATE … FROM is not supported"),
+        ("INSERT INTO accounts (id) VALUES (1) RETURNING id", "t.sql:5:13: RETURNING tells a client, and a script has none"),
+        ("UPDATE accounts SET balance = n FROM totals", "t.sql:5:8: what totals holds is known when the pipeline runs"),
+        ("UPDATE accounts SET balanc = 1", "t.sql:5:21: accounts has no column balanc\n  help: did you mean balance?"),
+        ("UPDATE accounts SET balance = bal", "t.sql:5:31: "),
+        ("UPDATE accounts SET balance = 'x'", "t.sql:5:8: "),
+        ("INSERT INTO accounts (id) VALUES (1) ON CONFLICT (owner) DO NOTHING", "t.sql:5:51: ON CONFLICT names other columns than the PRIMARY KEY"),
+        ("INSERT INTO accounts (id) VALUES (1) ON CONFLICT DO UPDATE SET balance = (SELECT 1)", "t.sql:5:75: a subquery cannot stand in ON CONFLICT"),
+        ("DELETE FROM accounts LIMIT 1", "t.sql:5:1: ORDER BY or LIMIT of a DELETE is not supported"),
     ] {
         let found = error(statement);
         assert!(found.starts_with(wanted), "{statement}\n{found}");

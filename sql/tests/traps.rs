@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use freshet_core::{Evaluated, ExprRef, FeatureSpec, Op, evaluate_rows};
+use freshet_core::{Connectors, Evaluated, ExprRef, FeatureSpec, Op, OptionError, Sink, SinkDef, Source, SourceDef, evaluate_rows};
 
-use crate::given::{compiled, plan_of, program, refused};
+use crate::given::{compiled, plan_of, program, refused, script};
 
 /// Rows of `orders`: amount and items vary, the rest does not matter.
 fn orders(amounts: &[f64], items: &[i32]) -> RecordBatch {
@@ -288,4 +288,62 @@ fn the_same_text_gives_the_same_plan_twice() {
 fn an_equality_is_an_argument_and_not_a_name() {
     let plan = plan_of("CREATE MATERIALIZED VIEW v AS SELECT id, coalesce(shop = 'a', false) AS is_a FROM orders");
     assert!(plan.contains("shop@2 = a"), "{plan}");
+}
+
+/// Stands for a planner that panics on some input: it does so inside of the statement that names it.
+#[derive(Debug)]
+struct Panicking;
+
+impl Connectors for Panicking {
+    fn check_source(&self, source: &SourceDef) -> Result<(), OptionError> {
+        assert!(source.name != "broken", "index out of bounds: the len is 1 but the index is 1");
+        Ok(())
+    }
+
+    fn check_sink(&self, _: &SinkDef) -> Result<(), OptionError> {
+        Ok(())
+    }
+
+    fn open_source(&self, _: &SourceDef) -> freshet_core::Result<Box<dyn Source>> {
+        unreachable!("nothing runs")
+    }
+
+    fn open_sink(&self, _: &SinkDef) -> freshet_core::Result<Box<dyn Sink>> {
+        unreachable!("nothing runs")
+    }
+}
+
+#[test]
+fn trap_planner_panics_are_caught() {
+    let source = |name: &str| format!("CREATE SOURCE {name} (a INT) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;\n");
+    let compile = |text: String| freshet_sql::compile(&[script("first.sql", ""), script("p.sql", &text)], &Default::default(), &Panicking);
+    let error = compile(format!("{}  {}", source("sound"), source("broken"))).map(drop).unwrap_err();
+    assert!(
+        error.to_string().starts_with("p.sql:2:3: the planner failed: index out of bounds: the len is 1 but the index is 1\n  help: "),
+        "{error}"
+    );
+    // The process goes on, and so does the next script.
+    assert_eq!(compile(source("sound")).unwrap().plan.sources.len(), 1);
+}
+
+/// DataFusion's DML would ignore ON CONFLICT and RETURNING, and its UPDATE … FROM counts a row once for each partner.
+#[test]
+fn trap_clauses_of_dml_are_not_dropped_on_the_way() {
+    let text = "CREATE TABLE t (id INT PRIMARY KEY, n INT); CREATE TABLE u (id INT, n INT);
+        INSERT INTO t VALUES (1, 1), (2, 2); INSERT INTO u VALUES (1, 7), (1, 5), (3, 9);
+        INSERT INTO t VALUES (1, 100) ON CONFLICT DO UPDATE SET n = t.n + excluded.n;
+        UPDATE t SET n = t.n + u.n FROM u WHERE u.id = t.id";
+    let program = program(text);
+    let rows = &program.plan.sources.iter().find(|source| source.name == "t").unwrap().rows[0];
+    assert_eq!(rows.column(0).as_primitive::<arrow::datatypes::Int32Type>().values(), &[2, 1]);
+    assert_eq!(rows.column(1).as_primitive::<arrow::datatypes::Int32Type>().values(), &[2, 106]);
+}
+
+/// In a batch, DataFusion's values of several types take one of them for all rows.
+#[test]
+fn trap_values_are_cast_to_the_columns_one_by_one() {
+    let error = refused("CREATE TABLE t (a SMALLINT, b VARCHAR); INSERT INTO t VALUES (1, 'x'), (70000, 'y')");
+    assert!(error.starts_with("1:73: "), "{error}");
+    let error = refused("CREATE TABLE t (a DATE); INSERT INTO t VALUES ('2024-02-29'), ('2023-02-29')");
+    assert!(error.starts_with("1:64: "), "{error}");
 }

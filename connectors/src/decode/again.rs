@@ -159,7 +159,7 @@ const UNITS: [(TimeUnit, &str); 4] =
 
 fn to_value(cell: &Cell) -> Value {
     match cell {
-        Cell::Null | Cell::Nested(_) => Value::Null,
+        Cell::Null | Cell::Nested(_) | Cell::Json(_) => Value::Null,
         Cell::Bool(value) => json!(value),
         Cell::Int(value) => json!(value),
         Cell::UInt(value) => json!(value),

@@ -22,8 +22,10 @@ pub enum Cell<'a> {
     Day(i32),
     /// The digits of a decimal number, and how many of them stand behind the point.
     Decimal(i128, i8),
-    /// An object or an array, by that name.
+    /// An object or an array of an encoding that is no text, by that name.
     Nested(&'static str),
+    /// An object or an array as it stands in the record.
+    Json(&'a str),
 }
 
 impl std::fmt::Display for Cell<'_> {
@@ -41,6 +43,7 @@ impl std::fmt::Display for Cell<'_> {
             Cell::Day(day) => write!(f, "the day {day} since 1970"),
             Cell::Decimal(digits, scale) => write!(f, "the decimal {digits}e{}", -i32::from(*scale)),
             Cell::Nested(name) => write!(f, "an {name}"),
+            Cell::Json(text) => f.write_str(if text.starts_with('{') { "an object" } else { "an array" }),
         }
     }
 }

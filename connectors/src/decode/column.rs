@@ -302,6 +302,8 @@ fn narrowed(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -
 fn content<'a>(data_type: &DataType, cell: &'a Cell) -> Option<Cow<'a, [u8]>> {
     match (data_type, cell) {
         (DataType::Utf8, Cell::Text(text) | Cell::Raw(text)) => Some(Cow::Borrowed(text.as_bytes())),
+        // What is in it is found by the operators of JSON.
+        (DataType::Utf8, Cell::Json(text)) => Some(Cow::Borrowed(text.as_bytes())),
         (DataType::Utf8, Cell::Bytes(bytes)) => std::str::from_utf8(bytes).is_ok().then_some(Cow::Borrowed(bytes)),
         (DataType::Binary, Cell::Bytes(bytes)) => Some(Cow::Borrowed(bytes)),
         (DataType::Binary, Cell::Text(text) | Cell::Raw(text)) => BASE64_STANDARD.decode(text.as_ref()).ok().map(Cow::Owned),
@@ -515,7 +517,7 @@ mod tests {
         assert_eq!(reason(DataType::Int64, Cell::Text("7".into())), "expected BIGINT, found the string \"7\"");
         assert_eq!(reason(DataType::Utf8, Cell::Int(7)), "expected VARCHAR, found 7");
         assert_eq!(reason(DataType::Float64, Cell::Raw("1e999".into())), "expected DOUBLE, found \"1e999\"");
-        assert_eq!(reason(DataType::Boolean, Cell::Nested("object")), "expected BOOLEAN, found an object");
+        assert_eq!(reason(DataType::Boolean, Cell::Json("{}")), "expected BOOLEAN, found an object");
     }
 
     #[test]

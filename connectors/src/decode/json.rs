@@ -1,12 +1,14 @@
-//! FORMAT PLAIN ENCODE JSON: one object a record, columns by name; missing is NULL, other members are skipped. Values go straight into cells, no tree is built. `json_scan.rs`
-//! takes what is plain.
+//! FORMAT PLAIN ENCODE JSON: one object a record, columns by name; missing is NULL, other members are skipped. Values go straight into cells, no tree
+//! is built; an object or an array is the text of a VARCHAR column. `json_scan.rs` takes what is plain.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::json_scan::Scanner;
 use super::record::{Refusal, RowDecoder};
@@ -102,12 +104,19 @@ pub struct Names {
     places: HashMap<String, usize>,
     names: Vec<String>,
     columns: Vec<usize>,
+    /// Whether the column takes the text of an object.
+    texts: Vec<bool>,
 }
 
 impl Names {
     pub fn new(schema: &Schema, columns: &[usize]) -> Names {
         let names: Vec<String> = columns.iter().map(|column| schema.field(*column).name().clone()).collect();
-        Names { places: names.iter().cloned().zip(0..).collect(), names, columns: columns.to_vec() }
+        let texts = columns.iter().map(|column| *schema.field(*column).data_type() == DataType::Utf8).collect();
+        Names { places: names.iter().cloned().zip(0..).collect(), names, columns: columns.to_vec(), texts }
+    }
+
+    fn value<'de, A: MapAccess<'de>>(&self, place: usize, members: &mut A) -> Result<Cell<'de>, A::Error> {
+        if self.texts[place] { members.next_value_seed(TextSeed) } else { members.next_value_seed(CellSeed) }
     }
 
     pub fn columns(&self) -> &[usize] {
@@ -158,7 +167,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                 *self.fault = Some(Fault::new(&self.names.names[place], "the member stands twice in its object"));
                 return Err(A::Error::custom("a member stands twice"));
             }
-            let cell = members.next_value_seed(CellSeed)?;
+            let cell = self.names.value(place, &mut members)?;
             if let Err(fault) = self.rows.set(self.names.columns[place], &cell) {
                 *self.fault = Some(fault);
                 return Err(A::Error::custom("a value does not fit its column"));
@@ -193,7 +202,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
         while let Some(place) = members.next_key_seed(NameSeed { names: self.0, expected })? {
             match place {
                 Some(place) => {
-                    cells[place] = members.next_value_seed(CellSeed)?;
+                    cells[place] = self.0.value(place, &mut members)?;
                     expected = place + 1;
                 }
                 None => {
@@ -231,8 +240,27 @@ impl Visitor<'_> for NameSeed<'_> {
     }
 }
 
-/// Any value as a cell.
+/// Any value as a cell; of an object or an array only that it is one.
 pub struct CellSeed;
+
+/// Any value as a cell, objects and arrays with their text.
+struct TextSeed;
+
+impl<'de> DeserializeSeed<'de> for TextSeed {
+    type Value = Cell<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        if text.starts_with(['{', '[']) {
+            return Ok(Cell::Json(text));
+        }
+        CellSeed.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
+            let whole = error.to_string();
+            let sentence = whole.split(" at line ").next().unwrap_or(&whole);
+            D::Error::custom(if error.is_data() { sentence.to_string() } else { format!("not a JSON object: {sentence}") })
+        })
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for CellSeed {
     type Value = Cell<'de>;
@@ -279,11 +307,11 @@ impl<'de> Visitor<'de> for CellSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Cell::Nested("object"))
+        Ok(Cell::Json("{}"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
         while elements.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Cell::Nested("array"))
+        Ok(Cell::Json("[]"))
     }
 }

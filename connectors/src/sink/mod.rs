@@ -2,6 +2,7 @@
 
 mod blackhole;
 mod options;
+mod partition;
 mod parts;
 mod place;
 mod text;
@@ -9,10 +10,11 @@ mod text;
 pub use blackhole::{Blackhole, check_blackhole};
 pub use options::SINK_OPTIONS;
 
+use arrow::datatypes::Schema;
 use freshet_core::{Batch, Encode, Error, Format, OptionError, Result, Sink, SinkDef};
 
 use self::options::FileOptions;
-use self::parts::{Part, PartSink};
+use self::parts::PartSink;
 use crate::encode::{CsvRows, DebeziumRows, JsonRows, TextEncoder};
 use crate::options::Csv;
 use crate::store::{self, Location};
@@ -27,21 +29,23 @@ pub fn open(def: &SinkDef) -> Result<Box<dyn Sink>> {
     let options = FileOptions::parse(def).map_err(|error| Error::invalid(error.message))?;
     let Some(roll) = options.parts else {
         let Location::Local(path) = options.location else { return Err(Error::internal("a bucket holds parts")) };
-        return Ok(Box::new(text::TextSink::open(def, path, encoder(def)?)?));
+        return Ok(Box::new(text::TextSink::open(def, path, encoder(def, &def.schema)?)?));
     };
-    let (part, ending) = match def.encode {
-        Encode::Parquet => (Part::Parquet(None), "parquet"),
-        Encode::Csv => (Part::Text { encoder: encoder(def)?, bytes: Vec::new() }, "csv"),
-        _ => (Part::Text { encoder: encoder(def)?, bytes: Vec::new() }, "jsonl"),
+    let ending = match def.encode {
+        Encode::Parquet => "parquet",
+        Encode::Csv => "csv",
+        _ => "jsonl",
     };
-    Ok(Box::new(PartSink::new(def, place::open(def, options.location, options.s3, ending)?, roll, part)))
+    let place = place::open(def, options.location, options.s3, (ending, options.partitions.is_some()))?;
+    Ok(Box::new(PartSink::new(def, place, roll, options.partitions)))
 }
 
-fn encoder(def: &SinkDef) -> Result<Box<dyn TextEncoder>> {
+/// Writes rows of this schema, the sink's or what its folders leave of it.
+fn encoder(def: &SinkDef, schema: &Schema) -> Result<Box<dyn TextEncoder>> {
     Ok(match (def.encode, def.format) {
-        (Encode::Csv, _) => Box::new(CsvRows::new(&def.schema, Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?)),
-        (Encode::Json, Format::Debezium) => Box::new(DebeziumRows::new(&def.schema)),
-        (Encode::Json, Format::Plain) => Box::new(JsonRows::new(&def.schema)),
+        (Encode::Csv, _) => Box::new(CsvRows::new(schema, Csv::parse(&def.options).map_err(|error| Error::invalid(error.message))?)),
+        (Encode::Json, Format::Debezium) => Box::new(DebeziumRows::new(schema)),
+        (Encode::Json, Format::Plain) => Box::new(JsonRows::new(schema)),
         (encode, format) => return Err(Error::invalid(format!("a file is not written with FORMAT {format:?} ENCODE {encode:?}"))),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use freshet_core::{Encode, OptionError, SinkDef};
 
+use super::partition::{PARTITION, Partitions};
 use crate::options::{PATH, duration, required, wrong};
 use crate::source::check_s3;
 use crate::store::{Location, S3};
@@ -12,17 +13,19 @@ use crate::store::{Location, S3};
 const SIZE: &str = "roll.size";
 const INTERVAL: &str = "roll.interval";
 /// Beside those of encodings and buckets.
-pub const SINK_OPTIONS: [&str; 2] = [SIZE, INTERVAL];
+pub const SINK_OPTIONS: [&str; 3] = [SIZE, INTERVAL, PARTITION];
 /// 64 MiB: large enough for readers of columns, small enough to hold in memory until it is written.
 const PART_BYTES: u64 = 64 << 20;
 /// A part is held in memory and written in one request.
-const PART_BYTES_MAX: u64 = 1 << 30;
+pub const PART_BYTES_MAX: u64 = 1 << 30;
 
 pub struct FileOptions {
     pub location: Location,
     pub s3: S3,
     /// None: one file that grows.
     pub parts: Option<Roll>,
+    /// The folders of its parts.
+    pub partitions: Option<Partitions>,
 }
 
 /// When a part is full.
@@ -43,8 +46,9 @@ impl FileOptions {
         let location = Location::parse(path).map_err(|message| wrong(PATH, message))?;
         check_s3(&location, options)?;
         let rolls = options.contains_key(SIZE) || options.contains_key(INTERVAL);
-        let in_parts = rolls || location.is_bucket() || def.encode == Encode::Parquet || path.ends_with('/');
-        Ok(FileOptions { s3: S3::parse(options)?, parts: in_parts.then(|| Roll::parse(options)).transpose()?, location })
+        let partitions = Partitions::parse(def)?;
+        let in_parts = rolls || partitions.is_some() || location.is_bucket() || def.encode == Encode::Parquet || path.ends_with('/');
+        Ok(FileOptions { s3: S3::parse(options)?, parts: in_parts.then(|| Roll::parse(options)).transpose()?, partitions, location })
     }
 }
 

@@ -1,32 +1,45 @@
 //! Writes rows as numbered parts into a folder or a bucket. The position is the number of parts.
 //!
 //! A part holds whole epochs and appears whole. It ends where it is full, where an interval of logical time ends, and at each flush; so the rows
-//! and their order over all parts are the same in every run, and where a part ends depends on when the engine flushed.
+//! and their order over all parts are the same in every run, and where a part ends depends on when the engine flushed. A partitioned sink has one
+//! part under construction for each folder, and the same rules for each.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use freshet_core::{Batch, Epoch, Error, Format, Result, Sink, SinkDef};
+use freshet_core::{Batch, Encode, Epoch, Error, Format, Result, Sink, SinkDef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-use super::options::Roll;
+use super::options::{PART_BYTES_MAX, Roll};
+use super::partition::Partitions;
 use super::place::Place;
-use super::refuse_retractions;
+use super::{encoder, refuse_retractions};
 use crate::encode::TextEncoder;
 
 /// Rows of a row group: what a reader holds at a time.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;
 
+/// Folders that parts are under construction for at a time; with one more, all of them are finished.
+const OPEN_PARTS_MAX: usize = 256;
+
 /// One part under construction.
-pub enum Part {
+enum Part {
     Text { encoder: Box<dyn TextEncoder>, bytes: Vec<u8> },
     Parquet(Option<Box<ArrowWriter<Vec<u8>>>>),
 }
 
 impl Part {
+    fn new(def: &SinkDef, schema: &SchemaRef) -> Result<Part> {
+        Ok(match def.encode {
+            Encode::Parquet => Part::Parquet(None),
+            _ => Part::Text { encoder: encoder(def, schema)?, bytes: Vec::new() },
+        })
+    }
+
     fn append(&mut self, changes: &Batch) -> Result<()> {
         match self {
             Part::Text { encoder, bytes } => {
@@ -58,16 +71,13 @@ impl Part {
         }
     }
 
-    /// The part, and an empty one in its place; None: it had no rows.
-    fn finish(&mut self) -> Result<Option<Bytes>> {
-        match self {
-            Part::Text { bytes, .. } if bytes.is_empty() => Ok(None),
-            Part::Text { bytes, .. } => Ok(Some(std::mem::take(bytes).into())),
-            Part::Parquet(writer) => match writer.take() {
-                None => Ok(None),
-                Some(writer) => Ok(Some((*writer).into_inner().map_err(encoding)?.into())),
-            },
-        }
+    /// None: it had no rows.
+    fn finish(self) -> Result<Option<Bytes>> {
+        Ok(match self {
+            Part::Text { bytes, .. } => (!bytes.is_empty()).then(|| bytes.into()),
+            Part::Parquet(None) => None,
+            Part::Parquet(Some(writer)) => Some((*writer).into_inner().map_err(encoding)?.into()),
+        })
     }
 }
 
@@ -84,19 +94,22 @@ pub struct PartSink {
     def: SinkDef,
     place: Box<dyn Place>,
     roll: Roll,
-    part: Part,
-    /// The interval that the rows of the part belong to.
+    partitions: Option<Partitions>,
+    /// By folder; the folder of a sink without partitions has no name.
+    open: BTreeMap<String, Part>,
+    /// The interval that the rows of the parts belong to.
     interval: u64,
     /// Whole parts that are not in their place yet; written before more is taken in.
-    finished: VecDeque<Bytes>,
+    finished: VecDeque<(String, Bytes)>,
     parts: u64,
     /// Whether what an earlier run left has been cut off.
     begun: bool,
 }
 
 impl PartSink {
-    pub fn new(def: &SinkDef, place: Box<dyn Place>, roll: Roll, part: Part) -> PartSink {
-        PartSink { def: def.clone(), place, roll, part, interval: 0, finished: VecDeque::new(), parts: 0, begun: false }
+    pub fn new(def: &SinkDef, place: Box<dyn Place>, roll: Roll, partitions: Option<Partitions>) -> PartSink {
+        let (open, finished) = (BTreeMap::new(), VecDeque::new());
+        PartSink { def: def.clone(), place, roll, partitions, open, interval: 0, finished, parts: 0, begun: false }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -112,17 +125,43 @@ impl PartSink {
         Ok(kept)
     }
 
-    /// Ends the part, if it has rows.
+    /// Ends the parts that have rows.
     fn finish(&mut self) -> Result<()> {
-        let part = self.part.finish().map_err(|error| self.named(error))?;
-        self.finished.extend(part);
+        while let Some((folder, part)) = self.open.pop_first() {
+            let bytes = part.finish().map_err(|error| self.named(error))?;
+            self.finished.extend(bytes.map(|bytes| (folder, bytes)));
+        }
+        Ok(())
+    }
+
+    /// Takes in changes of one folder and one interval.
+    fn append(&mut self, folder: String, changes: &Batch) -> Result<()> {
+        if !self.open.contains_key(&folder) && self.open.len() >= OPEN_PARTS_MAX {
+            self.finish()?;
+        }
+        let part = match self.open.entry(folder.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Part::new(&self.def, self.partitions.as_ref().map_or(&self.def.schema, Partitions::schema))?),
+        };
+        if let Err(error) = part.append(changes) {
+            return Err(self.named(error));
+        }
+        if part.bytes() >= self.roll.bytes
+            && let Some(part) = self.open.remove(&folder)
+        {
+            let bytes = part.finish().map_err(|error| self.named(error))?;
+            self.finished.extend(bytes.map(|bytes| (folder, bytes)));
+        }
+        if self.open.len() > 1 && self.open.values().map(Part::bytes).sum::<u64>() >= PART_BYTES_MAX {
+            self.finish()?;
+        }
         Ok(())
     }
 
     /// Puts finished parts into their places.
     fn publish(&mut self) -> Result<()> {
-        while let Some(bytes) = self.finished.front() {
-            self.place.publish(self.parts, bytes)?;
+        while let Some((folder, bytes)) = self.finished.front() {
+            self.place.publish(folder, self.parts, bytes)?;
             self.finished.pop_front();
             self.parts += 1;
         }
@@ -160,9 +199,12 @@ impl Sink for PartSink {
                 self.finish()?;
             }
             self.interval = interval;
-            self.part.append(&within).map_err(|error| self.named(error))?;
-            if self.part.bytes() >= self.roll.bytes {
-                self.finish()?;
+            match &self.partitions {
+                None => self.append(String::new(), &within)?,
+                Some(partitions) => {
+                    let split = partitions.split(&within).map_err(|error| self.named(error))?;
+                    split.iter().try_for_each(|(folder, changes)| self.append(folder.clone(), changes))?;
+                }
             }
             rest = after;
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use freshet_core::{Error, Result, SinkDef};
@@ -10,12 +10,12 @@ use freshet_core::{Error, Result, SinkDef};
 use super::{failed, sync_folder};
 use crate::store::{Location, S3, Store};
 
-/// Parts by number.
+/// Parts by number, some of them in folders below.
 pub trait Place: Send {
-    /// Durable and visible when it returns; a repetition with the same bytes is no error.
-    fn publish(&self, number: u64, bytes: &Bytes) -> Result<()>;
+    /// Durable and visible when it returns; a repetition with the same bytes is no error. `folder` is empty or ends with a slash.
+    fn publish(&self, folder: &str, number: u64, bytes: &Bytes) -> Result<()>;
 
-    /// Deletes the parts from this one on; how many are left.
+    /// Deletes the parts from this one on, wherever they lie; how many are left.
     fn cut(&self, parts: u64) -> Result<u64>;
 
     /// For messages.
@@ -25,6 +25,8 @@ pub trait Place: Send {
 /// What parts are called.
 struct Names {
     ending: &'static str,
+    /// Whether parts lie in folders below.
+    in_folders: bool,
 }
 
 impl Names {
@@ -51,8 +53,8 @@ struct Bucket {
 }
 
 /// Creates a local folder; a bucket is not asked. Errors: Invalid or Unavailable, naming sink and path.
-pub fn open(def: &SinkDef, location: Location, s3: S3, ending: &'static str) -> Result<Box<dyn Place>> {
-    let names = Names { ending };
+pub fn open(def: &SinkDef, location: Location, s3: S3, (ending, in_folders): (&'static str, bool)) -> Result<Box<dyn Place>> {
+    let names = Names { ending, in_folders };
     let Location::Local(path) = location else { return Ok(Box::new(Bucket { def: def.clone(), location, s3, names })) };
     if path.is_file() {
         return Err(Error::invalid(format!("sink {}: {} is a file; parts are written into a folder", def.name, path.display())));
@@ -63,36 +65,54 @@ pub fn open(def: &SinkDef, location: Location, s3: S3, ending: &'static str) -> 
 
 impl Place for Folder {
     /// Written aside and renamed.
-    fn publish(&self, number: u64, bytes: &Bytes) -> Result<()> {
-        let name = self.names.of(number);
-        let aside = self.path.join(format!(".{name}"));
+    fn publish(&self, folder: &str, number: u64, bytes: &Bytes) -> Result<()> {
+        let (path, name) = (self.path.join(folder), self.names.of(number));
+        let aside = path.join(format!(".{name}"));
         let write = || {
+            self.make(&path)?;
             let mut file = fs::File::create(&aside)?;
             file.write_all(bytes)?;
             file.sync_all()?;
-            fs::rename(&aside, self.path.join(&name))?;
-            sync_folder(&self.path)
+            fs::rename(&aside, path.join(&name))?;
+            sync_folder(&path)
         };
-        write().map_err(|error| failed(&self.def, &self.path, &error))
+        write().map_err(|error| failed(&self.def, &path, &error))
     }
 
     fn cut(&self, parts: u64) -> Result<u64> {
-        let mut kept = 0;
-        let failed = |error: std::io::Error| failed(&self.def, &self.path, &error);
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            match path.file_name().and_then(|name| self.names.number(name.to_str()?)) {
-                Some(number) if number < parts => kept += 1,
-                Some(_) => fs::remove_file(&path).map_err(failed)?,
-                None => {}
-            }
-        }
-        sync_folder(&self.path).map_err(failed)?;
-        Ok(kept)
+        self.cut_in(&self.path, parts).map_err(|error| failed(&self.def, &self.path, &error))
     }
 
     fn shown(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+impl Folder {
+    /// Creates a folder of a partition, and those above it.
+    fn make(&self, path: &Path) -> std::io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let above = path.parent().unwrap_or(&self.path);
+        self.make(above)?;
+        fs::create_dir(path)?;
+        sync_folder(above)
+    }
+
+    fn cut_in(&self, folder: &Path, parts: u64) -> std::io::Result<u64> {
+        let mut kept = 0;
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            match path.file_name().and_then(|name| self.names.number(name.to_str()?)) {
+                Some(number) if number < parts => kept += 1,
+                Some(_) => fs::remove_file(&path)?,
+                None if self.names.in_folders && path.is_dir() => kept += self.cut_in(&path, parts)?,
+                None => {}
+            }
+        }
+        sync_folder(folder)?;
+        Ok(kept)
     }
 }
 
@@ -110,8 +130,8 @@ impl Bucket {
 
 impl Place for Bucket {
     /// Create-if-absent, so that two pipelines that write to one place find out.
-    fn publish(&self, number: u64, bytes: &Bytes) -> Result<()> {
-        let (store, name) = (self.store()?, self.names.of(number));
+    fn publish(&self, folder: &str, number: u64, bytes: &Bytes) -> Result<()> {
+        let (store, name) = (self.store()?, format!("{folder}{}", self.names.of(number)));
         if store.create(&name, bytes.clone()).map_err(|error| self.named(error))? {
             return Ok(());
         }
@@ -129,8 +149,8 @@ impl Place for Bucket {
     fn cut(&self, parts: u64) -> Result<u64> {
         let store = self.store()?;
         let mut kept = 0;
-        for name in store.names().map_err(|error| self.named(error))? {
-            match self.names.number(&name) {
+        for name in store.names(self.names.in_folders).map_err(|error| self.named(error))? {
+            match self.names.number(name.rsplit('/').next().unwrap_or(&name)) {
                 Some(number) if number < parts => kept += 1,
                 Some(_) => store.delete(&name).map_err(|error| self.named(error))?,
                 None => {}

@@ -230,10 +230,18 @@ impl Store {
         }
     }
 
-    /// Names in the folder itself.
-    pub fn names(&self) -> Result<Vec<String>> {
-        let listed = self.wait(&self.shown(&[]), self.objects.list_with_delimiter(Some(&self.base()?)))?;
-        Ok(listed.objects.into_iter().filter_map(|meta| Some(meta.location.filename()?.to_string())).collect())
+    /// Names in the folder itself, and in those below it, with their folders.
+    pub fn names(&self, below: bool) -> Result<Vec<String>> {
+        let (mut names, mut folders) = (Vec::new(), vec![(self.base()?, String::new())]);
+        while let Some((folder, shown)) = folders.pop() {
+            let listed = self.wait(&self.shown(&[shown.clone()]), self.objects.list_with_delimiter(Some(&folder)))?;
+            names.extend(listed.objects.iter().filter_map(|meta| Some(format!("{shown}{}", meta.location.filename()?))));
+            if below {
+                let inner = |path: Path| path.filename().map(|name| format!("{shown}{name}/")).map(|shown| (path.clone(), shown));
+                folders.extend(listed.common_prefixes.into_iter().filter_map(inner));
+            }
+        }
+        Ok(names)
     }
 
     pub fn delete(&self, name: &str) -> Result<()> {
@@ -256,7 +264,10 @@ impl Store {
     }
 
     fn below(&self, name: &str) -> Result<Path> {
-        Ok(self.base()?.join(name))
+        let base = self.base()?;
+        let invalid = |error| Error::invalid(format!("{}: {error}", self.selection.base));
+        // Names of folders are as they are: joining them would escape what is escaped already.
+        if base.as_ref().is_empty() { Path::parse(name).map_err(invalid) } else { Path::parse(format!("{base}/{name}")).map_err(invalid) }
     }
 
     fn wait<T>(&self, name: &str, work: impl Future<Output = object_store::Result<T>>) -> Result<T> {

@@ -18,6 +18,8 @@ pub struct QueryAnswer {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
     pub point: ReadPoint,
+    /// How many rows a statement that writes has changed.
+    pub changed: Option<u64>,
 }
 
 /// Plans and runs statements. Its methods block; callers put them on a thread that may.
@@ -29,8 +31,8 @@ pub trait Queries: Send + Sync {
     /// epoch: `at`, or the last complete one; the answer's point is the instant after it. Errors: Invalid (also an epoch that is no longer kept), Data (a failing expression).
     fn run(&self, sql: &str, parameters: Option<&RecordBatch>, at: Option<Epoch>) -> Result<QueryAnswer>;
 
-    /// Whether the statement writes: INSERT, UPDATE, DELETE, FLUSH. `run` does so once, is told no epoch, and answers with one row: how many rows
-    /// it has changed, which are visible then.
+    /// Whether the statement writes: INSERT, UPDATE, DELETE, FLUSH. `run` does so once, is told no epoch, and answers with one row, how many rows
+    /// it has changed, or with those of RETURNING; they are visible then.
     fn writes(&self, _sql: &str) -> Result<bool> {
         Ok(false)
     }

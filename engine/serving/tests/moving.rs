@@ -134,7 +134,7 @@ impl Queries for OneQuery {
     fn run(&self, sql: &str, _parameters: Option<&RecordBatch>, at: Option<Epoch>) -> Result<QueryAnswer> {
         let schema = self.prepare(sql)?.schema;
         let mut snapshot = self.0.snapshot(&["counts"], at)?;
-        Ok(QueryAnswer { schema, batches: snapshot.views.remove(0), point: snapshot.point })
+        Ok(QueryAnswer { schema, batches: snapshot.views.remove(0), point: snapshot.point, changed: None })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pipeline fixtures. In: a folder with .sql files, input/ and expected/. Out: nothing, or the first difference.
+//! Pipeline fixtures. In: a folder with .sql files, input/ and expected/. Out: nothing, or every file that differs, line by line.
 //!
 //! The pipeline runs with `data` = input/ and `out` = an empty folder. A file in expected/ is compared byte by byte with the file of that
 //! name in `out`; if there is none, `<view>.csv` is compared with the view's rows, in any order.
@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use freshet_sql::logic::difference;
 
 use crate::rows::{RowFormat, format_rows};
 use crate::scripts::read_scripts;
@@ -28,14 +29,22 @@ pub fn run(folder: &Path) -> Result<usize> {
         }
     }
     pipeline.end()?;
+    let mut different = Vec::new();
     for name in &expected {
         let wanted = std::fs::read_to_string(folder.join("expected").join(name)).with_context(|| format!("reading expected/{name}"))?;
-        match (std::fs::read_to_string(out.path().join(name)), views.get(name)) {
-            (Ok(written), _) => same(name, wanted.lines().collect(), written.lines().collect())?,
-            (Err(_), Some(rows)) => same(name, sorted(&wanted), sorted(rows))?,
-            (Err(_), None) => bail!("expected/{name} is neither a file that a sink wrote nor a view"),
+        let (wanted, found) = match (std::fs::read_to_string(out.path().join(name)), views.get(name)) {
+            (Ok(written), _) => (lines(&wanted), lines(&written)),
+            (Err(_), Some(rows)) => (sorted(&wanted), sorted(rows)),
+            (Err(_), None) => {
+                different.push(format!("expected/{name} is neither a file that a sink wrote nor a view"));
+                continue;
+            }
+        };
+        if wanted != found {
+            different.push(format!("expected/{name} differs (- expected, + found)\n{}", difference(&wanted, &found)));
         }
     }
+    ensure!(different.is_empty(), "{}", different.join("\n"));
     Ok(expected.len())
 }
 
@@ -52,19 +61,15 @@ fn expected_files(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_string).collect()
+}
+
 /// The header, then the rows in order.
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.lines().collect();
+fn sorted(text: &str) -> Vec<String> {
+    let mut lines = lines(text);
     if let Some(rows) = lines.get_mut(1..) {
         rows.sort_unstable();
     }
     lines
-}
-
-fn same(name: &str, wanted: Vec<&str>, found: Vec<&str>) -> Result<()> {
-    for line in 0..wanted.len().max(found.len()) {
-        let (wanted, found) = (wanted.get(line).unwrap_or(&"nothing"), found.get(line).unwrap_or(&"nothing"));
-        ensure!(wanted == found, "expected/{name}, line {}\n  expected {wanted}\n  found    {found}", line + 1);
-    }
-    Ok(())
 }

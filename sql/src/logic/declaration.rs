@@ -1,9 +1,13 @@
-//! CREATE TABLE → what the pipeline's script says instead. In: the statement's text. Out: a source of changes, and a view of the table's name.
+//! CREATE TABLE → what the pipeline's script says instead. In: the statement's text. Out: the table as the product reads it, a source of changes, and
+//! a view of the table's name.
 //!
 //! The source has one column more, the instant of the statement that wrote the row: each statement is an epoch of its own.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+use freshet_core::{Encode, Format};
 
+use crate::ast::{Column, CreateSource, DataType, Encoding, Ident, OptionEntry, OptionValue, Place, Role, Stmt, normal_name};
+use crate::parse::parse_script;
 use crate::tokens::{slice, word};
 
 /// The connector of tables, which only these tests know.
@@ -11,35 +15,12 @@ pub(crate) const CONNECTOR: &str = "slt";
 /// The instant at which a row was written.
 pub(crate) const WRITTEN: &str = "freshet$written";
 
-/// Words that end a column's type or an expression of it.
-const CONSTRAINTS: [&str; 10] = ["NOT", "NULL", "PRIMARY", "DEFAULT", "GENERATED", "UNIQUE", "CHECK", "REFERENCES", "COLLATE", "AS"];
-
 /// A table without connector.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Declared {
-    /// As the catalog knows it.
-    pub name: String,
-    pub if_not_exists: bool,
-    pub columns: Vec<DeclaredColumn>,
-    /// Names of the PRIMARY KEY's columns.
-    pub key: Vec<String>,
+    pub create: CreateSource,
     /// Rows are only ever inserted.
     pub append_only: bool,
-    /// WATERMARK FOR … and LATENESS, as written.
-    elements: Vec<String>,
-    /// Of CREATE TABLE … AS query.
-    pub query: Option<String>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct DeclaredColumn {
-    /// As the catalog knows it.
-    pub name: String,
-    pub data_type: String,
-    pub not_null: bool,
-    pub default: Option<String>,
-    /// GENERATED ALWAYS AS (…).
-    pub computed: Option<String>,
 }
 
 /// In double quotes.
@@ -48,27 +29,47 @@ pub(crate) fn quoted_name(name: &str) -> String {
 }
 
 impl Declared {
-    /// The name of its source.
-    pub fn source(&self) -> String {
-        format!("{}$rows", self.name)
+    /// As the catalog knows it.
+    pub fn name(&self) -> String {
+        normal_name(&self.create.name)
     }
 
-    /// The statements that declare it.
-    pub fn script(&self) -> String {
-        let mut elements: Vec<String> = self.columns.iter().map(|column| format!("{} {}", quoted_name(&column.name), column.data_type)).collect();
-        elements.push(format!("{WRITTEN:?} TIMESTAMP(3)"));
-        elements.extend(self.elements.iter().cloned());
-        elements.push(format!("ARRIVAL FOR {WRITTEN:?}"));
-        let columns: Vec<String> = self.columns.iter().map(|column| quoted_name(&column.name)).collect();
-        let (source, view) = (quoted_name(&self.source()), quoted_name(&self.name));
-        format!(
-            "CREATE SOURCE {source} ({}) WITH (connector = '{CONNECTOR}', max_jump = '100000 days') FORMAT {} ENCODE JSON; \
-             CREATE MATERIALIZED VIEW {view} AS SELECT {} FROM {source}",
-            elements.join(", "),
-            if self.append_only { "PLAIN" } else { "DEBEZIUM" },
-            columns.join(", ")
-        )
+    /// The name of its source.
+    pub fn source(&self) -> String {
+        format!("{}$rows", self.name())
     }
+
+    /// The statements that declare it; `types` are those of its columns.
+    pub fn script(&self, types: &[String]) -> String {
+        let place = Place(self.create.name.span);
+        let column = |(column, data_type): (&Column, &String)| Column { data_type: custom(data_type), not_null: false, ..column.clone() };
+        let written = Column { name: Ident::with_quote('"', WRITTEN), data_type: custom("TIMESTAMP(3)"), data_type_place: place, not_null: false };
+        let option = |name: &str, value: &str| OptionEntry { name: name.into(), value: OptionValue::Text(value.into()), place, value_place: place };
+        let format = if self.append_only { Format::Plain } else { Format::Debezium };
+        let source = CreateSource {
+            name: Ident::with_quote('"', self.source()),
+            role: Role::Source,
+            if_not_exists: false,
+            columns: self.create.columns.iter().zip(types).map(column).chain([written.clone()]).collect(),
+            primary_key: Vec::new(),
+            computed: Vec::new(),
+            defaults: Vec::new(),
+            arrival: Some(written.name),
+            options: vec![option("connector", CONNECTOR), option("max_jump", "100000 days")],
+            encoding: Some(Encoding { format, encode: Encode::Json, options: Vec::new(), place }),
+            query: None,
+            ..self.create.clone()
+        };
+        let columns: Vec<String> = self.create.columns.iter().map(|column| quoted_name(&normal_name(&column.name))).collect();
+        let (from, view) = (quoted_name(&self.source()), quoted_name(&self.name()));
+        let source = Stmt::CreateSource(source).to_string().replace('\n', " ");
+        format!("{source}; CREATE MATERIALIZED VIEW {view} AS SELECT {} FROM {from}", columns.join(", "))
+    }
+}
+
+/// A type as it was written.
+fn custom(text: &str) -> DataType {
+    DataType::Custom(vec![Ident::new(text)].into(), Vec::new())
 }
 
 /// The table that a statement creates; None if it creates something else, or a table that has a connector. Errors: what is not understood.
@@ -79,141 +80,21 @@ pub(crate) fn table(text: &str, tokens: &[TokenWithSpan]) -> Result<Option<Decla
         return Ok(None);
     }
     next += 1;
-    let mut declared = Declared::default();
-    if at(next) == "IF" {
-        declared.if_not_exists = true;
-        next += 3;
-    }
-    declared.name = name_of(tokens.get(next).ok_or("the table has no name")?)?;
-    next += 1;
-    while tokens.get(next).is_some_and(|token| token.token == Token::Period) {
-        declared.name = name_of(tokens.get(next + 1).ok_or("the table has no name")?)?;
+    let clause = if at(next) == "IF" { "IF NOT EXISTS " } else { "" };
+    next += if clause.is_empty() { 0 } else { 3 };
+    // A schema's name stands before the table's.
+    while tokens.get(next + 1).is_some_and(|token| token.token == Token::Period) {
         next += 2;
     }
-    if at(next) == "AS" {
-        declared.query = Some(text_of(text, &tokens[next + 1..]));
-        return Ok(Some(declared));
+    let append_only = tokens.len() > 2 && at(tokens.len() - 2) == "APPEND" && at(tokens.len() - 1) == "ONLY";
+    let last = tokens.len() - if append_only { 2 } else { 0 };
+    let Some((from, until)) = tokens.get(next).zip(tokens[..last].last()) else { return Err("the table has no name".into()) };
+    let text = format!("CREATE TABLE {clause}{}", slice(text, Span::new(from.span.start, until.span.end)));
+    let parsed = parse_script("statement", &text, &Default::default()).map_err(|error| error.to_string())?;
+    match parsed.into_iter().next().map(|statement| statement.body) {
+        Some(Stmt::CreateSource(create)) if create.role == Role::Stored => Ok(Some(Declared { create, append_only })),
+        _ => Ok(None),
     }
-    let Some(close) = closing(tokens, next) else { return Ok(None) };
-    let rest: Vec<String> = tokens[close + 1..].iter().map(word).collect();
-    match rest.first().map(String::as_str) {
-        None => {}
-        Some("APPEND") => declared.append_only = true,
-        Some("AS") => declared.query = Some(text_of(text, &tokens[close + 2..])),
-        // A connector, or something that only the pipeline's own parser knows.
-        Some(_) => return Ok(None),
-    }
-    for element in split(&tokens[next + 1..close]) {
-        match (word(&element[0]).as_str(), element.get(1).map_or(String::new(), word).as_str()) {
-            ("PRIMARY", "KEY") => declared.key = names(&element[2..])?,
-            ("WATERMARK", "FOR") | ("LATENESS", _) => declared.elements.push(text_of(text, element)),
-            ("UNIQUE" | "FOREIGN" | "CONSTRAINT" | "CHECK", _) => return Err(format!("{} of a table is not supported", text_of(text, element))),
-            _ => {
-                let (column, is_key) = column(text, element)?;
-                if is_key {
-                    declared.key = vec![column.name.clone()];
-                }
-                declared.columns.push(column);
-            }
-        }
-    }
-    Ok(Some(declared))
-}
-
-fn column(text: &str, tokens: &[TokenWithSpan]) -> Result<(DeclaredColumn, bool), String> {
-    let mut column = DeclaredColumn { name: name_of(&tokens[0])?, ..DeclaredColumn::default() };
-    let mut is_key = false;
-    let mut at = 1;
-    let end = until_constraint(tokens, at);
-    column.data_type = text_of(text, &tokens[at..end]);
-    at = end;
-    while let Some(token) = tokens.get(at) {
-        let follows = |distance: usize| tokens.get(at + distance).map_or(String::new(), word);
-        match word(token).as_str() {
-            "NOT" if follows(1) == "NULL" => {
-                column.not_null = true;
-                at += 2;
-            }
-            "NOT" if follows(1) == "ENFORCED" => at += 2,
-            "NULL" | "UNIQUE" => at += 1,
-            "PRIMARY" => {
-                is_key = true;
-                at += 2;
-            }
-            "DEFAULT" => {
-                let end = until_constraint(tokens, at + 2);
-                column.default = Some(text_of(text, &tokens[at + 1..end]));
-                at = end;
-            }
-            "GENERATED" | "AS" => {
-                let open = tokens[at..].iter().position(|token| token.token == Token::LParen).ok_or("AS needs an expression in brackets")? + at;
-                let close = closing(tokens, open).ok_or("a bracket is not closed")?;
-                column.computed = Some(text_of(text, &tokens[open + 1..close]));
-                at = close + 1 + usize::from(matches!(tokens.get(close + 1).map_or(String::new(), word).as_str(), "STORED" | "VIRTUAL"));
-            }
-            other => return Err(format!("{other} of column {} is not supported", column.name)),
-        }
-    }
-    if column.data_type.is_empty() {
-        return Err(format!("column {} has no type", column.name));
-    }
-    Ok((column, is_key))
-}
-
-/// Where the next constraint begins, outside of all brackets.
-fn until_constraint(tokens: &[TokenWithSpan], from: usize) -> usize {
-    let mut depth = 0;
-    for (index, token) in tokens.iter().enumerate().skip(from) {
-        depth += depth_of(&token.token);
-        if depth == 0 && CONSTRAINTS.contains(&word(token).as_str()) {
-            return index;
-        }
-    }
-    tokens.len()
-}
-
-fn depth_of(token: &Token) -> i32 {
-    match token {
-        Token::LParen | Token::Lt | Token::LBracket => 1,
-        Token::RParen | Token::Gt | Token::RBracket => -1,
-        Token::ShiftRight => -2,
-        _ => 0,
-    }
-}
-
-/// The bracket that closes the one at `open`.
-fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
-    if tokens.get(open)?.token != Token::LParen {
-        return None;
-    }
-    let mut depth = 0;
-    for (index, token) in tokens.iter().enumerate().skip(open) {
-        depth += i32::from(token.token == Token::LParen) - i32::from(token.token == Token::RParen);
-        if depth == 0 {
-            return Some(index);
-        }
-    }
-    None
-}
-
-/// Cut at the commas outside of all brackets.
-fn split(tokens: &[TokenWithSpan]) -> Vec<&[TokenWithSpan]> {
-    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0);
-    for (index, token) in tokens.iter().enumerate() {
-        depth += depth_of(&token.token);
-        if depth == 0 && token.token == Token::Comma {
-            parts.push(&tokens[start..index]);
-            start = index + 1;
-        }
-    }
-    parts.push(&tokens[start..]);
-    parts.retain(|part| !part.is_empty());
-    parts
-}
-
-fn names(tokens: &[TokenWithSpan]) -> Result<Vec<String>, String> {
-    let close = closing(tokens, 0).ok_or("PRIMARY KEY names its columns in brackets")?;
-    split(&tokens[1..close]).into_iter().map(|part| name_of(&part[0])).collect()
 }
 
 pub(crate) fn name_of(token: &TokenWithSpan) -> Result<String, String> {
@@ -224,31 +105,20 @@ pub(crate) fn name_of(token: &TokenWithSpan) -> Result<String, String> {
     }
 }
 
-/// What stands between the first and the last token.
-fn text_of(text: &str, tokens: &[TokenWithSpan]) -> String {
-    match (tokens.first(), tokens.last()) {
-        (Some(first), Some(last)) => slice(text, datafusion::sql::sqlparser::tokenizer::Span::new(first.span.start, last.span.end)),
-        _ => String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_table_is_a_source_of_changes_and_a_view() {
-        let text = "CREATE TABLE IF NOT EXISTS Orders (id INT PRIMARY KEY, \"Name\" VARCHAR(10) NOT NULL DEFAULT 'a, b', p NUMERIC(10, 2),
-            tags STRUCT<a INT, b INT[]>, twice INT GENERATED ALWAYS AS (id * 2) STORED, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second')";
+        let text = "CREATE TEMP TABLE IF NOT EXISTS public.Orders (id INT PRIMARY KEY, \"Name\" VARCHAR(10) NOT NULL DEFAULT 'a, b',
+            twice INT GENERATED ALWAYS AS (id * 2) STORED, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '1 second') APPEND ONLY";
         let found = table(text, &crate::tokens::tokenize("a", text, None).unwrap()).unwrap().unwrap();
-        assert_eq!((found.name.as_str(), &found.key, found.if_not_exists), ("orders", &vec!["id".to_string()], true));
-        let types: Vec<&str> = found.columns.iter().map(|column| column.data_type.as_str()).collect();
-        assert_eq!(types, ["INT", "VARCHAR(10)", "NUMERIC(10, 2)", "STRUCT<a INT, b INT[]>", "INT", "TIMESTAMP"]);
-        assert_eq!(found.columns[1].default.as_deref(), Some("'a, b'"));
-        assert!(found.columns[1].not_null && found.columns[1].name == "Name");
-        assert_eq!(found.columns[4].computed.as_deref(), Some("id * 2"));
-        assert!(found.script().contains("WATERMARK FOR ts AS ts - INTERVAL '1 second', ARRIVAL FOR \"freshet$written\")"), "{}", found.script());
-        let source = "CREATE TABLE t (a INT) WITH (connector = 'file')";
+        assert_eq!((found.name().as_str(), found.create.primary_key.len(), found.create.if_not_exists, found.append_only), ("orders", 1, true, true));
+        let script = found.script(&["INT", "VARCHAR", "INT", "TIMESTAMP"].map(str::to_string));
+        assert!(script.starts_with("CREATE SOURCE \"orders$rows\" ("), "{script}");
+        assert!(script.contains("ARRIVAL FOR \"freshet$written\"") && script.contains("FORMAT PLAIN ENCODE JSON"), "{script}");
+        let source = "CREATE TABLE t (a INT) WITH (connector = 'file', path = 'x', format = 'json')";
         assert!(table(source, &crate::tokens::tokenize("a", source, None).unwrap()).unwrap().is_none());
     }
 }

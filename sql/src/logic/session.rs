@@ -5,17 +5,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
-use freshet_core::{Connectors, Epoch};
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, TokenWithSpan};
+use freshet_core::{ClockKind, Connectors, Epoch};
 
-use crate::ast::normal_name;
+use crate::ast::{Column, Ident, Place, normal_name};
 use crate::compile::{Program, Script, compile};
-use crate::logic::declaration::{self, Declared, DeclaredColumn, name_of, quoted_name};
+use crate::context::Catalog;
+use crate::logic::answer::Answer;
+use crate::logic::declaration::{self, Declared, name_of, quoted_name};
 use crate::logic::feed::Feeds;
 use crate::logic::record::{Failure, Record, TestFile, Wanted, read};
 use crate::logic::run::{self, Engines, Segment};
-use crate::logic::table::{Table, Tables};
+use crate::logic::table::{Done, Table, Tables};
+use crate::refusal::Refusal;
+use crate::tables::Stored;
 use crate::tokens;
 
 /// 2000-01-01: the instant before the first statement.
@@ -105,66 +109,82 @@ impl<'a> Session<'a> {
 
     fn take(&mut self, record: &Record) -> Result<(), Failure> {
         let failed = |message: String| Failure { file: record.file.clone(), line: record.line, sql: record.sql.clone(), message };
-        if let Wanted::Rows(_) = record.wanted {
-            self.ask(record);
-            return Ok(());
-        }
-        let outcome = self.execute_all(record);
+        let outcome = match &record.wanted {
+            Wanted::Rows(_) if !writes(&record.sql) => {
+                self.ask(record);
+                return Ok(());
+            }
+            _ => self.execute_all(record),
+        };
         match (&record.wanted, outcome) {
+            // RETURNING.
+            (Wanted::Rows(rows), Ok(Some(Done { returned: Some(returned), .. }))) => {
+                let answer = Answer::of(&returned.schema(), &[returned]).map_err(failed)?;
+                answer.check(rows, false).map_err(failed)
+            }
+            (Wanted::Rows(_), Ok(_)) => Err(failed("the statement answers no rows; ask for them with RETURNING".into())),
             (Wanted::Error(wanted), Err(message)) => run::expect_error(wanted, &message).map_err(failed),
             // Queries fail when they run.
             (Wanted::Error(_), Ok(None)) => Ok(()),
             (Wanted::Error(wanted), Ok(Some(_))) => Err(failed(format!("no error, expected one with: {wanted}"))),
             (_, Err(message)) => Err(failed(message)),
-            (Wanted::Count(wanted), Ok(Some(found))) if *wanted != found as u64 => {
-                Err(failed(format!("{found} rows are changed, expected {wanted}")))
+            (Wanted::Count(wanted), Ok(Some(found))) if *wanted != found.count as u64 => {
+                Err(failed(format!("{} rows are changed, expected {wanted}", found.count)))
             }
             (_, Ok(_)) => Ok(()),
         }
     }
 
     /// Every statement of the record. None: it asks, and the answer comes later.
-    fn execute_all(&mut self, record: &Record) -> Result<Option<usize>, String> {
+    fn execute_all(&mut self, record: &Record) -> Result<Option<Done>, String> {
         let found = tokens::tokenize(&record.file, &record.sql, Some(&self.variables)).and_then(|found| tokens::split(&record.file, found));
-        let mut changed = 0;
+        let mut done = Done::default();
         for statement in found.map_err(|error| error.to_string())? {
             let words: Vec<String> = statement.iter().take(8).map(tokens::word).collect();
             if matches!(words[0].as_str(), "SELECT" | "VALUES" | "WITH") || statement[0].token.to_string() == "(" {
                 self.ask(record);
                 return Ok(None);
             }
-            changed += self.execute(record, &statement, &words)?;
+            let one = self.execute(record, &statement, &words)?;
+            done = Done { count: done.count + one.count, returned: one.returned.or(done.returned) };
         }
-        Ok(Some(changed))
+        Ok(Some(done))
     }
 
-    fn execute(&mut self, record: &Record, statement: &[TokenWithSpan], words: &[String]) -> Result<usize, String> {
+    fn execute(&mut self, record: &Record, statement: &[TokenWithSpan], words: &[String]) -> Result<Done, String> {
         let (first, last) = (statement[0].span, statement[statement.len() - 1].span);
         let text = tokens::slice(&record.sql, datafusion::sql::sqlparser::tokenizer::Span::new(first.start, last.end));
         let line = record.line + first.start.line as usize - 1;
         let word = |at: usize| words.get(at).map_or("", String::as_str);
         match word(0) {
-            "INSERT" | "UPDATE" | "DELETE" if self.writes_to_table(statement, words) => return self.tables.write(&text, &self.program),
-            "DROP" => return self.drop(statement, words).map(|()| 0),
-            "SET" if !SETTINGS.contains(&word(1)) && !matches!(record.wanted, Wanted::Error(_)) => return Ok(0),
-            done if NOTHING_TO_DO.contains(&done) => return Ok(0),
+            "INSERT" | "UPDATE" | "DELETE" => {
+                if let Some((schema, name)) = self.written_table(statement, words) {
+                    // The lines before it keep their number.
+                    let place = |token: &TokenWithSpan| token.span.start;
+                    let before = tokens::slice(&record.sql, Span::new(first.start, place(&statement[schema])));
+                    let rest = tokens::slice(&record.sql, Span::new(place(&statement[name]), last.end));
+                    return self.tables.write(&format!("{before}{rest}"), &self.program);
+                }
+            }
+            "DROP" => return self.drop(statement, words).map(|()| Done::default()),
+            "SET" if !SETTINGS.contains(&word(1)) && !matches!(record.wanted, Wanted::Error(_)) => return Ok(Done::default()),
+            done if NOTHING_TO_DO.contains(&done) => return Ok(Done::default()),
             _ => {}
         }
         if let Some(declared) = declaration::table(&text, &tokens::tokenize(&record.file, &text, None).map_err(|error| error.to_string())?)? {
-            return self.create_table(declared, &record.file, line);
+            return self.create_table(declared, &record.file, line).map(Done::of);
         }
         let script = Script { name: record.file.clone(), text: "\n".repeat(line.saturating_sub(1)) + &text };
-        self.add(script).map(|()| 0)
+        self.add(script).map(|()| Done::default())
     }
 
-    fn writes_to_table(&self, statement: &[TokenWithSpan], words: &[String]) -> bool {
-        let skipped = 1 + words[1..].iter().take_while(|word| matches!(word.as_str(), "INTO" | "FROM" | "ONLY" | "TABLE")).count();
-        let mut name = statement.get(skipped);
-        // A schema's name stands before the table's.
-        if statement.get(skipped + 1).is_some_and(|next| next.token.to_string() == ".") {
-            name = statement.get(skipped + 2);
-        }
-        name.and_then(|token| name_of(token).ok()).is_some_and(|name| self.tables.named.contains_key(&name))
+    /// Where the name of the table begins, and where it stands without its schema. None: it is no table of these.
+    fn written_table(&self, statement: &[TokenWithSpan], words: &[String]) -> Option<(usize, usize)> {
+        let first = 1 + words[1..].iter().take_while(|word| matches!(word.as_str(), "INTO" | "FROM" | "ONLY" | "TABLE")).count();
+        let has_schema = statement.get(first + 1).is_some_and(|next| next.token.to_string() == ".");
+        let name = if has_schema { first + 2 } else { first };
+        let known = name_of(statement.get(name)?).is_ok_and(|name| self.tables.named.contains_key(&name));
+        known.then_some((first, name))
     }
 
     fn compiled(&self, pieces: &[Piece], more: &[Script]) -> Result<Program, String> {
@@ -181,21 +201,34 @@ impl<'a> Session<'a> {
     }
 
     fn create_table(&mut self, mut declared: Declared, file: &str, line: usize) -> Result<usize, String> {
-        if self.tables.named.contains_key(&declared.name) && declared.if_not_exists {
+        if self.tables.named.contains_key(&declared.name()) && declared.create.if_not_exists {
             return Ok(0);
         }
-        if let Some(query) = declared.query.as_ref().filter(|_| declared.columns.is_empty()) {
-            let schema = self.tables.schema_of(query, &self.program)?;
-            let column = |field: &Arc<arrow::datatypes::Field>| {
-                Ok(DeclaredColumn { name: field.name().clone(), data_type: sql_type(field.data_type())?, ..DeclaredColumn::default() })
+        let query = declared.create.query.take();
+        let schema = match &query {
+            Some(query) if declared.create.columns.is_empty() => Some(self.tables.schema_of(query, &self.program)?),
+            _ => None,
+        };
+        let stored = Stored::define(&declared.create, schema, &Catalog::default(), (ClockKind::Wall, false));
+        let placed = |refusal: Refusal| refusal.into_error(file, Location { line: line as u64, column: 1 }).to_string();
+        let stored = stored.map_err(placed)?;
+        let fields = stored.def.schema.fields();
+        if declared.create.columns.is_empty() {
+            let place = Place(declared.create.name.span);
+            let column = |field: &Arc<Field>| Column {
+                name: Ident::with_quote('"', field.name()),
+                data_type: crate::ast::DataType::Unspecified,
+                data_type_place: place,
+                not_null: false,
             };
-            declared.columns = schema.fields().iter().map(column).collect::<Result<_, String>>()?;
+            declared.create.columns = fields.iter().map(column).collect();
         }
-        self.add(Script { name: file.to_string(), text: "\n".repeat(line.saturating_sub(1)) + &declared.script() })?;
+        let types = fields.iter().map(|field| sql_type(field.data_type())).collect::<Result<Vec<_>, _>>()?;
+        self.add(Script { name: file.to_string(), text: "\n".repeat(line.saturating_sub(1)) + &declared.script(&types) })?;
         let source =
             self.program.plan.sources.iter().find(|source| source.name == declared.source()).ok_or("the table's source is not in the plan")?;
-        let (name, query) = (declared.name.clone(), declared.query.clone());
-        let table = Table::new(declared, source.schema.clone(), source.event_time);
+        let name = declared.name();
+        let table = Table::new(declared, stored, source.schema.clone(), source.event_time);
         self.tables.all.push(table);
         let index = self.tables.all.len() - 1;
         self.tables.named.insert(name, index);
@@ -290,6 +323,12 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Whether the record changes rows, whatever it answers.
+fn writes(sql: &str) -> bool {
+    let first = sql.split_whitespace().next().unwrap_or_default().to_uppercase();
+    matches!(first.as_str(), "INSERT" | "UPDATE" | "DELETE")
+}
+
 fn view_of(name: &str, record: &Record) -> Script {
     let text = format!("CREATE MATERIALIZED VIEW {} AS\n{}", quoted_name(name), record.sql.trim().trim_end_matches(';'));
     Script { name: record.file.clone(), text: "\n".repeat(record.line.saturating_sub(2)) + &text }
@@ -299,7 +338,7 @@ fn view_of(name: &str, record: &Record) -> Script {
 fn sql_type(data_type: &DataType) -> Result<String, String> {
     Ok(match data_type {
         DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int8 | DataType::Int16 => "SMALLINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
         DataType::Int32 => "INT".into(),
         DataType::Int64 => "BIGINT".into(),
         DataType::UInt64 => "BIGINT UNSIGNED".into(),
@@ -314,6 +353,14 @@ fn sql_type(data_type: &DataType) -> Result<String, String> {
         DataType::Timestamp(TimeUnit::Microsecond, None) => "TIMESTAMP".into(),
         DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP(9)".into(),
         DataType::List(field) => format!("{}[]", sql_type(field.data_type())?),
-        other => return Err(format!("a table cannot have a column of type {other} by CREATE TABLE … AS")),
+        DataType::Struct(fields) => {
+            let field = |field: &Arc<Field>| Ok(format!("{} {}", quoted_name(field.name()), sql_type(field.data_type())?));
+            format!("STRUCT<{}>", fields.iter().map(field).collect::<Result<Vec<String>, String>>()?.join(", "))
+        }
+        DataType::Int8 => "TINYINT".into(),
+        DataType::UInt8 => "TINYINT UNSIGNED".into(),
+        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
+        DataType::UInt32 => "INT UNSIGNED".into(),
+        other => return Err(format!("a table cannot have a column of type {other}")),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::expr::Sort as SortExpr;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
@@ -105,9 +105,11 @@ impl Lowering<'_> {
         let partition: Vec<Expr> = partition.iter().filter(|expr| !matches!(expr, Expr::Literal(_, _))).cloned().collect();
         let wanted: Vec<Expr> =
             partition.iter().cloned().chain(order.iter().map(|key| key.expr.clone())).chain(rest.iter().cloned()).map(bare).collect::<Result<_>>()?;
-        for expr in &wanted[..partition.len() + order.len()] {
+        for (index, expr) in wanted[..partition.len() + order.len()].iter().enumerate() {
             let data_type = datafusion::logical_expr::ExprSchemable::get_type(expr, schema)?;
-            if !is_ordered(&data_type) {
+            // A partition may be a window, which is a row of two times.
+            let of_partition = |fields: &Fields| index < partition.len() && fields.iter().all(|field| is_ordered(field.data_type()));
+            if !is_ordered(&data_type) && !matches!(&data_type, DataType::Struct(fields) if of_partition(fields)) {
                 return Err(Refusal::new(format!("rows cannot be ordered by {data_type}")).help("CAST it to a number or to VARCHAR").at_expr(expr));
             }
         }

@@ -268,6 +268,15 @@ impl<'a> Cursor<'a> {
         Ok(items)
     }
 
+    /// `(item, …)`; a comma may stand behind the last one.
+    pub fn open_list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let items = self.list(|cursor| {
+            let ended = *cursor.token() == Token::RParen && cursor.parser.get_current_token().token == Token::Comma;
+            if ended { Ok(None) } else { item(cursor).map(Some) }
+        })?;
+        Ok(items.into_iter().flatten().collect())
+    }
+
     /// `(name, …)`, each once.
     pub fn names(&mut self, what: &str) -> Result<Vec<Ident>> {
         let names = self.list(|cursor| cursor.name(what))?;

@@ -7,7 +7,10 @@ use super::Result;
 use super::cursor::Cursor;
 use super::metadata;
 use super::spelling::{self, Spelled};
-use crate::ast::{Column, ColumnValue, CreateSource, DataType, Duration, Expr, Ident, Included, Place, Query, Role, Stmt, Watermark, normal_name};
+use crate::ast::{
+    Column, ColumnValue, CreateSource, DataType, Duration, Encode, Encoding, Expr, Ident, Included, OptionEntry, OptionValue, Place, Query, Role,
+    Stmt, Watermark, find_option, normal_name,
+};
 use crate::error::{SqlError, nearest};
 use crate::options;
 
@@ -50,13 +53,14 @@ pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
         "WITH" | "AS" => Elements { table: true, ..Elements::default() },
         _ => elements(cursor, &name, true)?,
     };
-    if cursor.word(0) == "PARTITIONED" {
-        return Err(cursor.error_here("PARTITIONED BY is not supported yet").help("leave it out"));
-    }
-    if cursor.eat(&["COMMENT"]) {
-        cursor.text("the comment", "COMMENT 'what it is'")?;
-    }
+    skip_comment(cursor)?;
+    let partitioned = partitioned_by(cursor)?;
+    skip_comment(cursor)?;
     if cursor.word(0) != "WITH" {
+        if let Some((_, place)) = partitioned {
+            let error = cursor.error_at(place, "a table without connector is not partitioned");
+            return Err(error.help("leave it out; the files of a sink are: WITH (connector = 'filesystem', …)"));
+        }
         let mut created = source(name, if_not_exists, Role::Stored, elements);
         created.query = created_as(cursor)?;
         if created.columns.is_empty() && created.query.is_none() {
@@ -65,9 +69,15 @@ pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
         return finish(cursor, created);
     }
     let mut options = options::list(cursor)?;
-    options::require_connector(cursor, &options, &name, "table")?;
     let spelled = spelling::translate(cursor, &mut options)?;
-    let from_option = options::take_format_option(cursor, &mut options)?;
+    options::require_connector(cursor, &options, &name, "table")?;
+    if let Some((columns, place)) = partitioned {
+        partition(cursor, &mut options, &elements, (&columns, place), spelled.role)?;
+    }
+    let from_option = options::take_format_option(cursor, &mut options)?.map(|encoding| match spelled.unstructured {
+        true => Encoding { encode: Encode::Bytes, ..encoding },
+        false => encoding,
+    });
     let encoding = match (from_option, options::encoding(cursor)?) {
         (Some(_), Some(clause)) => {
             return Err(cursor.error_at(clause.place, "FORMAT stands twice: as an option and as a clause").help("leave one of them out"));
@@ -82,6 +92,40 @@ pub fn parse_table(cursor: &mut Cursor) -> Result<Stmt> {
     }
     event_time_option(cursor, &mut created, &spelled)?;
     finish(cursor, created)
+}
+
+/// `PARTITIONED BY (column, …)`.
+fn partitioned_by(cursor: &mut Cursor) -> Result<Option<(Vec<Ident>, Place)>> {
+    let place = cursor.place();
+    if !cursor.eat(&["PARTITIONED"]) {
+        return Ok(None);
+    }
+    cursor.expect("BY")?;
+    let columns = cursor.names("column")?;
+    Ok(Some((columns, cursor.place_since(place))))
+}
+
+/// A partitioned table is a sink of files, whose connector is told the columns.
+fn partition(cursor: &Cursor, options: &mut Vec<OptionEntry>, elements: &Elements, (columns, place): (&[Ident], Place), role: Role) -> Result<()> {
+    if find_option(options, "connector").is_some_and(|connector| connector.value.text() != "file") {
+        let error = cursor.error_at(place, "only files are written in partitions");
+        return Err(error.help("leave it out, or write WITH (connector = 'filesystem', …)"));
+    }
+    if role == Role::Source {
+        let error = cursor.error_at(place, "a source is not partitioned: what folders are called is not read into columns");
+        return Err(error.help("leave it out; the path may have wildcards for folders: path = 'lake/day=*/*.json'"));
+    }
+    let known: Vec<String> = elements.columns.iter().map(|column| normal_name(&column.name)).collect();
+    if let Some(unknown) = columns.iter().find(|column| !known.is_empty() && !known.contains(&normal_name(column))) {
+        let error = cursor.error_at(Place(unknown.span), format!("column {unknown} is not declared here"));
+        return Err(match nearest(&normal_name(unknown), known.iter().map(String::as_str)) {
+            Some(close) => error.help(format!("did you mean {close}?")),
+            None => error.help(format!("columns are {}", known.join(", "))),
+        });
+    }
+    let names: Vec<String> = columns.iter().map(normal_name).collect();
+    options.push(OptionEntry { name: "partition.by".into(), value: OptionValue::Text(names.join(",")), place, value_place: place });
+    Ok(())
 }
 
 /// `AS query`.
@@ -193,7 +237,7 @@ fn elements(cursor: &mut Cursor, name: &Ident, table: bool) -> Result<Elements> 
     }
     let start = cursor.place();
     let mut elements = Elements { table, ..Elements::default() };
-    cursor.list(|cursor| element(cursor, &mut elements))?;
+    cursor.open_list(|cursor| element(cursor, &mut elements))?;
     if elements.columns.is_empty() {
         return Err(cursor.error_at(start, format!("{name} has no columns")).help("declare at least one: column TYPE"));
     }

@@ -9,7 +9,13 @@ use crate::ast::{Ident, OptionEntry, OptionValue, Role, find_option};
 use crate::options;
 
 /// Names of options, theirs and ours.
-const RENAMED: [(&str, &str); 11] = [
+const RENAMED: [(&str, &str); 17] = [
+    ("connector.type", "connector"),
+    ("connector.path", "path"),
+    ("connector.topic", "topic"),
+    ("connector.startup-mode", "scan.startup.mode"),
+    ("format.type", "format"),
+    ("format.field-delimiter", "delimiter"),
     ("scan.startup.timestamp-millis", "scan.startup.timestamp.millis"),
     ("scan.topic-partition-discovery.interval", "partition.discovery.interval"),
     ("source.offset", "scan.startup.mode"),
@@ -23,8 +29,17 @@ const RENAMED: [(&str, &str); 11] = [
     ("sink.rolling-policy.rollover-interval", "roll.interval"),
 ];
 
-/// What they say is so anyhow: partial files of a sink are never seen, timestamps are read in both spellings, a missing field is NULL.
-const SAID_ANYHOW: [(&str, &[&str]); 8] = [
+/// What they say is so anyhow, whatever the value if there is none here: partial files of a sink are never seen, timestamps are read in both
+/// spellings, a missing field is NULL, an end of events is an end.
+const SAID_ANYHOW: [(&str, &[&str]); 16] = [
+    ("update-mode", &["append"]),
+    ("connector.property-version", &[]),
+    ("connector.version", &[]),
+    ("format.property-version", &[]),
+    ("format.derive-schema", &["true"]),
+    ("sink.rolling-policy.check-interval", &[]),
+    ("max-emit-speed", &["true"]),
+    ("keep-alive", &["false"]),
     ("wait_for_control", &["true", "false"]),
     ("json.timestamp-format.standard", &["sql", "iso-8601"]),
     ("json.fail-on-missing-field", &["false"]),
@@ -42,6 +57,8 @@ pub struct Spelled {
     pub event_time: Option<Ident>,
     /// `watermark_field`: a computed column that says how far WATERMARK lies behind it.
     pub watermark: Option<Ident>,
+    /// `json.unstructured`: the only column holds the record as it is.
+    pub unstructured: bool,
 }
 
 /// Brings the options of a table into our words.
@@ -53,6 +70,13 @@ pub fn translate(cursor: &Cursor, options: &mut Vec<OptionEntry>) -> Result<Spel
         Some(Ident::with_span(option.value_place.0, option.value.text()))
     };
     let (event_time, watermark) = (column("event_time_field"), column("watermark_field"));
+    let unstructured = match options.iter().position(|option| option.name == "json.unstructured") {
+        Some(index) => {
+            options::require_value(cursor, &options[index], &["true", "false"], &[])?;
+            options.remove(index).value.text().eq_ignore_ascii_case("true")
+        }
+        None => false,
+    };
     ignore_parse_errors(cursor, options)?;
     for option in options.iter_mut() {
         if let Some((_, ours)) = RENAMED.iter().find(|(theirs, _)| *theirs == option.name) {
@@ -60,18 +84,19 @@ pub fn translate(cursor: &Cursor, options: &mut Vec<OptionEntry>) -> Result<Spel
         }
     }
     for (name, values) in SAID_ANYHOW {
-        if let Some(option) = find_option(options, name) {
+        if let Some(option) = find_option(options, name).filter(|_| !values.is_empty()) {
             options::require_value(cursor, option, values, &[])?;
         }
     }
     options.retain(|option| SAID_ANYHOW.iter().all(|(name, _)| *name != option.name));
+    without_header(options);
     connector(options);
     for (index, option) in options.iter().enumerate() {
         if options[..index].iter().any(|earlier| earlier.name == option.name) {
             return Err(cursor.error_at(option.place, format!("{} is given twice, under two names", option.name)).help("leave one of them out"));
         }
     }
-    Ok(Spelled { role, event_time, watermark })
+    Ok(Spelled { role, event_time, watermark, unstructured })
 }
 
 fn role(cursor: &Cursor, options: &mut Vec<OptionEntry>) -> Result<Role> {
@@ -98,6 +123,16 @@ fn ignore_parse_errors(cursor: &Cursor, options: &mut [OptionEntry]) -> Result<(
         option.value = OptionValue::Text(if drops { "drop" } else { "fail" }.into());
     }
     Ok(())
+}
+
+/// Flink's CSV files have no header.
+fn without_header(options: &mut Vec<OptionEntry>) {
+    let says = |name: &str, value: &str| find_option(options, name).is_some_and(|option| option.value.text().eq_ignore_ascii_case(value));
+    if says("connector", "filesystem") && says("format", "csv") && find_option(options, "header").is_none() {
+        let format = find_option(options, "format").expect("it was found above");
+        let header = OptionEntry { name: "header".into(), value: OptionValue::Text("false".into()), ..format.clone() };
+        options.push(header);
+    }
 }
 
 /// One file and a folder of files are one connector here; what a Kafka topic holds is said by the format.

@@ -1,8 +1,6 @@
 //! `INSERT INTO`, `UPDATE`, `DELETE FROM`, `FLUSH`. sqlparser reads them; what no table here can do is refused with its place.
 
-use datafusion::sql::sqlparser::ast::{
-    FromTable, Insert, ObjectName, ObjectNamePart, OnConflictAction, OnInsert, Spanned, Statement, TableFactor, TableObject,
-};
+use datafusion::sql::sqlparser::ast::{FromTable, Insert, ObjectName, ObjectNamePart, OnInsert, Spanned, Statement, TableFactor, TableObject};
 
 use super::Result;
 use super::cursor::Cursor;
@@ -27,11 +25,11 @@ pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
             }
         }
         Statement::Update(update) => {
-            if update.from.is_some() || !update.table.joins.is_empty() {
-                return refused("UPDATE … FROM", "write SET c = (SELECT … WHERE …) and WHERE key IN (SELECT …)");
+            if !update.table.joins.is_empty() {
+                return refused("UPDATE of a join", "write UPDATE name SET c = … FROM other WHERE …");
             }
-            if update.returning.is_some() {
-                return refused("RETURNING", "SELECT the rows afterwards");
+            if !update.order_by.is_empty() || update.limit.is_some() {
+                return refused("ORDER BY or LIMIT of an UPDATE", "write WHERE key IN (SELECT … LIMIT …)");
             }
             match &update.table.relation {
                 TableFactor::Table { name, .. } => name.clone(),
@@ -39,17 +37,14 @@ pub fn parse(cursor: &mut Cursor) -> Result<Stmt> {
             }
         }
         Statement::Delete(delete) => {
-            if delete.using.is_some() {
-                return refused("DELETE … USING", "write WHERE key IN (SELECT …)");
-            }
-            if delete.returning.is_some() {
-                return refused("RETURNING", "SELECT the rows before");
+            if !delete.order_by.is_empty() || delete.limit.is_some() || !delete.tables.is_empty() {
+                return refused("ORDER BY or LIMIT of a DELETE", "write WHERE key IN (SELECT … LIMIT …)");
             }
             let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
             match &from[..] {
                 [one] if one.joins.is_empty() => match &one.relation {
-                    TableFactor::Table { name, alias: None, .. } => name.clone(),
-                    _ => return refused("an alias in DELETE", "write the name of the table"),
+                    TableFactor::Table { name, .. } => name.clone(),
+                    _ => return refused("DELETE from anything but a table", "write DELETE FROM name"),
                 },
                 _ => return refused("DELETE from several tables", "write one DELETE for each"),
             }
@@ -64,19 +59,12 @@ fn check_insert(cursor: &Cursor, start: Place, insert: &Insert) -> Result<()> {
     if insert.overwrite {
         return refused("INSERT OVERWRITE", "DELETE FROM the table first");
     }
-    if insert.returning.is_some() {
-        return refused("RETURNING", "SELECT the rows afterwards");
-    }
     if insert.source.is_none() {
         return refused("DEFAULT VALUES", "name a column: INSERT INTO t (c) VALUES (NULL)");
     }
     match &insert.on {
-        None => Ok(()),
-        Some(OnInsert::OnConflict(conflict)) if matches!(conflict.action, OnConflictAction::DoNothing) => Ok(()),
-        Some(_) => refused(
-            "ON CONFLICT DO UPDATE",
-            "leave it out to replace the whole row of the key, which an INSERT does; or ON CONFLICT DO NOTHING, and UPDATE",
-        ),
+        None | Some(OnInsert::OnConflict(_)) => Ok(()),
+        Some(_) => refused("ON DUPLICATE KEY", "write ON CONFLICT DO UPDATE SET c = excluded.c"),
     }
 }
 

@@ -1,28 +1,31 @@
-//! What an INSERT, UPDATE or DELETE changes. In: the statement and the rows it sees. Out: rows taken out and rows put in, or why not, with its place.
+//! What an INSERT, UPDATE or DELETE changes. In: the statement and the rows it sees. Out: rows taken out, rows put in and what RETURNING tells, or
+//! why not, with its place.
 //!
 //! DataFusion plans the statement and computes its rows in one batch: a value that cannot be computed refuses the statement as a whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_arrays};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{MemTable, provider_as_source};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableSource};
 use datafusion::sql::planner::SqlToRel;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Insert, ObjectName, SetExpr, Spanned, Statement, Value, ValueWithSpan, Values};
-use datafusion::sql::sqlparser::tokenizer::Span;
-use freshet_core::{SourceDef, evaluate_rows};
+use datafusion::sql::sqlparser::ast::{ObjectName, OnConflictAction, Statement};
+use freshet_core::{KeyCodec, SourceDef, evaluate_rows};
 
 use super::Stored;
+use super::affected::{EXCLUDED, Reach, Reached, of_conflict};
 use super::content::keys_of;
 use super::literals::spell_constants;
+use super::refused::{check_conflict, check_width, failed, placed, refuse_nulls, refuse_taken_keys};
+use super::returning::Returning;
 use crate::ast::{Write, normal_name};
 use crate::bind::parser_options;
 use crate::context::Catalog;
-use crate::execute::execute;
+use crate::execute::{execute, memory_table};
 use crate::refusal::{Refusal, Result};
 
 /// Rows of the columns that a table carries.
@@ -33,27 +36,54 @@ pub(crate) struct Change {
     pub added: RecordBatch,
     /// What the client is told.
     pub count: usize,
+    /// The rows of RETURNING.
+    pub returned: Option<RecordBatch>,
 }
 
-/// Plans the statement. Its plan takes the values of parameters; `content` are rows with all columns of the table.
-pub(crate) fn plan(write: &Write, table: &Stored, content: Vec<RecordBatch>, catalog: &Catalog) -> Result<LogicalPlan> {
-    let mut catalog = catalog.clone();
-    let name = normal_name(&write.table);
-    let is_insert = write.inserted().is_some();
-    catalog.relations.insert(name, target(table, content, is_insert)?);
-    if let Statement::Update(update) = &write.statement {
-        for assignment in &update.assignments {
-            let column = assignment.target.to_string().trim_matches('"').to_lowercase();
-            if table.computed_names().any(|computed| computed == column) {
-                return Err(Refusal::new(format!("{column} is computed and cannot be set"))
-                    .help("set the columns it is computed from")
-                    .at(assignment.span()));
-            }
-        }
+/// A statement planned against its table.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    /// Yields the rows of an INSERT, or what is set in which rows. Takes the values of parameters.
+    pub plan: LogicalPlan,
+    /// What is told of each changed row.
+    returning: Option<Returning>,
+}
+
+/// What one statement does, with one row of parameters.
+struct Step {
+    /// Numbers of rows that go.
+    removed: Vec<u32>,
+    /// Rows that come: all columns.
+    added: RecordBatch,
+    /// Rows that RETURNING tells of: all columns.
+    told: RecordBatch,
+}
+
+impl Planned {
+    /// The columns of RETURNING.
+    pub fn answer(&self) -> Option<SchemaRef> {
+        self.returning.as_ref().map(Returning::schema)
     }
+}
+
+/// Plans the statement. `content` are the rows of its table, all columns.
+pub(crate) fn plan(write: &Write, table: &Stored, content: &RecordBatch, catalog: &Catalog) -> Result<Planned> {
+    check_conflict(write, table)?;
+    let plan = match Reach::of(write) {
+        Some(reach) => reach.plan(table, content, catalog).map_err(|refusal| placed(refusal, write))?,
+        None => insertion(write, table, content, catalog)?,
+    };
+    Ok(Planned { plan, returning: Returning::plan(write, table, catalog)? })
+}
+
+/// The rows of an INSERT in the carried columns, with defaults.
+fn insertion(write: &Write, table: &Stored, content: &RecordBatch, catalog: &Catalog) -> Result<LogicalPlan> {
+    check_width(write, table)?;
+    let mut catalog = catalog.clone();
+    catalog.relations.insert(normal_name(&write.table), target(table, content)?);
     let mut statement = write.statement.clone();
     if let Statement::Insert(insert) = &mut statement {
-        insert.on = None;
+        (insert.on, insert.returning, insert.table_alias) = (None, None, None);
         let (carried, columns) = (&table.carried, insert.columns.clone());
         let named = |name: &ObjectName| carried.field_with_name(&normal_name(name.0.last()?.as_ident()?)).ok().map(|field| field.data_type().clone());
         let types: Option<Vec<DataType>> = match columns[..] {
@@ -65,71 +95,165 @@ pub(crate) fn plan(write: &Write, table: &Stored, content: Vec<RecordBatch>, cat
         }
     }
     let planner = SqlToRel::new_with_options(&catalog, parser_options());
-    let whole = |error: datafusion::common::DataFusionError| in_our_words(error.into(), write, table);
-    let LogicalPlan::Dml(dml) = planner.sql_statement_to_plan(statement).map_err(whole)? else {
+    let LogicalPlan::Dml(dml) = planner.sql_statement_to_plan(statement).map_err(|error| placed(error.into(), write))? else {
         return Err(Refusal::new("this statement changes nothing"));
     };
-    let input = Arc::unwrap_or_clone(dml.input);
-    match (&write.statement, input) {
-        // Old and new side by side.
-        (Statement::Update(_), LogicalPlan::Projection(projection)) => {
-            let old = projection.input.schema().columns().into_iter().map(Expr::Column);
-            let new = projection.expr.iter().enumerate().map(|(index, expr)| expr.clone().unalias().alias(format!("new${index}")));
-            let both = old.chain(new).collect::<Vec<_>>();
-            Ok(LogicalPlanBuilder::from(projection.input.as_ref().clone()).project(both).and_then(|builder| builder.build())?)
-        }
-        (_, input) => Ok(input),
-    }
+    Ok(Arc::unwrap_or_clone(dml.input))
 }
 
-/// The table as DataFusion sees it: without computed columns where rows are inserted.
-fn target(table: &Stored, content: Vec<RecordBatch>, is_insert: bool) -> Result<Arc<dyn TableSource>> {
-    let schema = nullable(if is_insert { &table.carried } else { &table.def.schema });
-    let own = |rows: &RecordBatch| with_schema(&if is_insert { table.carried_of(rows) } else { rows.clone() }, &schema);
-    let content = content.iter().map(own).collect::<Result<Vec<_>>>()?;
-    let memory = MemTable::try_new(schema, vec![content])?;
+/// The table as DataFusion sees it where rows are inserted: without computed columns.
+fn target(table: &Stored, content: &RecordBatch) -> Result<Arc<dyn TableSource>> {
+    let schema = nullable(&table.carried);
+    let memory = MemTable::try_new(schema.clone(), vec![vec![with_schema(&table.carried_of(content), &schema)?]])?;
     let defaults: HashMap<String, Expr> = table.defaults.iter().map(|(name, expr)| (name.clone(), expr.clone())).collect();
     Ok(provider_as_source(Arc::new(memory.with_column_defaults(defaults))))
 }
 
-/// Runs the plan of [`plan`], once for each row of parameters.
+/// Runs what was planned, once for each row of parameters, each over what the one before has left.
 pub(crate) fn evaluate(
     write: &Write,
     table: &Stored,
-    planned: &LogicalPlan,
+    planned: &Planned,
     parameters: Vec<Vec<ScalarValue>>,
-    existing: &[RecordBatch],
+    (content, catalog): (&RecordBatch, &Catalog),
 ) -> Result<Change> {
-    let mut parts = Vec::new();
-    for row in parameters {
-        let plan = planned.clone().with_param_values(row)?;
-        let found = execute(plan).map_err(|error| failed(write, table, error.message))?;
-        parts.extend(found);
+    let schema = nullable(&table.def.schema);
+    let mut now = with_schema(content, &schema)?;
+    let (mut counts, mut told) = (Counts::new(table)?, Vec::new());
+    let only_adds = Reach::of(write).is_none() && write.conflict().is_none();
+    let several = parameters.len() > 1;
+    let mut count = 0;
+    for values in parameters {
+        let plan = match Reach::of(write) {
+            // Planned again over the rows as they are now.
+            Some(reach) if several => reach.plan(table, &now, catalog)?,
+            _ => planned.plan.clone(),
+        };
+        let answer = execute(plan.with_param_values(values)?).map_err(|error| failed(write, table, error.message))?;
+        let step = step(write, table, &answer, (&now, catalog))?;
+        count += step.removed.len().max(step.added.num_rows());
+        if !only_adds {
+            counts.change(&table.carried_of(&take_rows(&now, &step.removed)?), -1)?;
+            counts.change(&table.carried_of(&step.added), 1)?;
+        }
+        told.push(step.told);
+        if several && !only_adds {
+            now = concat_batches(&schema, [&without_rows(&now, &step.removed)?, &step.added]).map_err(of_arrow)?;
+        }
     }
-    let (schema, width) = (nullable(&table.def.schema), table.def.schema.fields().len());
-    let side = |from: usize, schema: &SchemaRef| -> Result<RecordBatch> {
-        let slices = parts.iter().map(|part| {
-            let columns: Vec<ArrayRef> = part.columns()[from..from + schema.fields().len()].to_vec();
-            typed(columns, part.num_rows(), schema)
-        });
-        concat_batches(schema, &slices.collect::<Result<Vec<_>>>()?).map_err(of_arrow)
+    let told = concat_batches(&schema, &told).map_err(of_arrow)?;
+    let (removed, added) = match only_adds {
+        // In their order: of a key that stands twice the last row counts.
+        true => (RecordBatch::new_empty(table.carried.clone()), with_schema(&table.carried_of(&told), &table.carried)?),
+        false => counts.finish(table)?,
     };
+    let returned = planned.returning.as_ref().map(|returning| returning.of(&told)).transpose()?;
+    Ok(Change { removed, added, count, returned })
+}
+
+fn step(write: &Write, table: &Stored, answer: &[RecordBatch], (now, catalog): (&RecordBatch, &Catalog)) -> Result<Step> {
+    if let Some(reach) = Reach::of(write) {
+        let Reached { rows, changed } = reach.reached(table, now, answer)?;
+        if write.verb() == "DELETE" {
+            return Ok(Step { removed: rows, added: now.slice(0, 0), told: changed });
+        }
+        let added = finished(write, table, &table.carried_of(&changed))?;
+        refuse_taken_keys(write, table, (&rows, &added), now)?;
+        return Ok(Step { removed: rows, told: added.clone(), added });
+    }
     let carried = nullable(&table.carried);
-    let (removed, added) = match &write.statement {
-        Statement::Insert(_) => (RecordBatch::new_empty(carried.clone()), side(0, &carried)?),
-        Statement::Update(_) => (table.carried_of(&side(0, &schema)?), table.carried_of(&side(width, &schema)?)),
-        _ => (table.carried_of(&side(0, &schema)?), RecordBatch::new_empty(carried.clone())),
+    let parts = answer.iter().map(|part| with_schema(part, &carried)).collect::<Result<Vec<_>>>()?;
+    let inserted = finished(write, table, &concat_batches(&carried, &parts).map_err(of_arrow)?)?;
+    let Some(conflict) = write.conflict().filter(|_| !table.def.key.is_empty()) else {
+        return Ok(Step { removed: Vec::new(), told: inserted.clone(), added: inserted });
     };
-    refuse_nulls(write, table, &added)?;
-    let (removed, mut added) = (with_schema(&removed, &table.carried)?, with_schema(&added, &table.carried)?);
-    if let Statement::Insert(Insert { on: Some(_), .. }) = &write.statement {
-        added = without_known(added, table, existing)?;
+    let mut known: BTreeSet<Vec<u8>> = keys_of(now, &table.def.key).map_err(core_error)?.into_iter().collect();
+    let keys = keys_of(&inserted, &table.def.key).map_err(core_error)?;
+    let OnConflictAction::DoUpdate(update) = &conflict.action else {
+        // Only rows whose key is new, the first of each.
+        let kept: BooleanArray = keys.into_iter().map(|key| Some(known.insert(key))).collect();
+        let added = filter_record_batch(&inserted, &kept).map_err(of_arrow)?;
+        return Ok(Step { removed: Vec::new(), told: added.clone(), added });
+    };
+    if keys.iter().collect::<BTreeSet<_>>().len() < keys.len() {
+        return Err(Refusal::new("two rows of the INSERT have the same PRIMARY KEY, so that ON CONFLICT DO UPDATE would change a row twice")
+            .help("insert one row for each key")
+            .at(write.table.span));
     }
-    if matches!(write.statement, Statement::Update(_)) {
-        refuse_taken_keys(write, table, (&removed, &added), existing)?;
+    let is_new: BooleanArray = keys.iter().map(|key| Some(!known.contains(key))).collect();
+    let new = filter_record_batch(&inserted, &is_new).map_err(of_arrow)?;
+    let mut assignments = update.assignments.clone();
+    let reach = of_conflict(table, &write.alias(), &mut assignments, update.selection.clone())?;
+    let mut catalog = catalog.clone();
+    catalog.relations.insert(EXCLUDED.into(), memory_table(inserted.schema(), vec![inserted.clone()]).map_err(core_error)?);
+    let plan = reach.plan(table, now, &catalog).map_err(|refusal| placed(refusal, write))?;
+    let answer = execute(plan).map_err(|error| Refusal::new(error.message).at(write.table.span))?;
+    let Reached { rows, changed } = reach.reached(table, now, &answer)?;
+    let changed = finished(write, table, &table.carried_of(&changed))?;
+    let added = concat_batches(&changed.schema(), [&changed, &new]).map_err(of_arrow)?;
+    refuse_taken_keys(write, table, (&rows, &added), now)?;
+    Ok(Step { removed: rows, told: added.clone(), added })
+}
+
+/// Rows of carried columns as the table will have them: with computed columns. Errors: a NULL where none may be.
+fn finished(write: &Write, table: &Stored, carried: &RecordBatch) -> Result<RecordBatch> {
+    refuse_nulls(write, table, carried)?;
+    with_schema(&complete(&table.def, carried)?, &nullable(&table.def.schema))
+}
+
+fn take_rows(rows: &RecordBatch, numbers: &[u32]) -> Result<RecordBatch> {
+    let columns = take_arrays(rows.columns(), &UInt32Array::from(numbers.to_vec()), None).map_err(of_arrow)?;
+    typed(columns, numbers.len(), &rows.schema())
+}
+
+fn without_rows(rows: &RecordBatch, numbers: &[u32]) -> Result<RecordBatch> {
+    let gone: BTreeSet<u32> = numbers.iter().copied().collect();
+    let kept: BooleanArray = (0..rows.num_rows() as u32).map(|row| Some(!gone.contains(&row))).collect();
+    filter_record_batch(rows, &kept).map_err(of_arrow)
+}
+
+/// What all steps together take out and put in, in the order of first mention.
+struct Counts {
+    schema: SchemaRef,
+    codec: KeyCodec,
+    order: Vec<Vec<u8>>,
+    counts: HashMap<Vec<u8>, i64>,
+}
+
+impl Counts {
+    fn new(table: &Stored) -> Result<Counts> {
+        let schema = nullable(&table.carried);
+        Ok(Counts { codec: KeyCodec::for_schema(&schema).map_err(core_error)?, schema, order: Vec::new(), counts: HashMap::new() })
     }
-    let count = removed.num_rows().max(added.num_rows());
-    Ok(Change { removed, added, count })
+
+    fn change(&mut self, rows: &RecordBatch, diff: i64) -> Result<()> {
+        let encoded = self.codec.encode(with_schema(rows, &self.schema)?.columns()).map_err(core_error)?;
+        for row in 0..rows.num_rows() {
+            let bytes = encoded.row(row).as_ref().to_vec();
+            if !self.counts.contains_key(&bytes) {
+                self.order.push(bytes.clone());
+            }
+            *self.counts.entry(bytes).or_default() += diff;
+        }
+        Ok(())
+    }
+
+    fn finish(self, table: &Stored) -> Result<(RecordBatch, RecordBatch)> {
+        let side = |sign: i64| {
+            let times = |bytes: &Vec<u8>| (self.counts[bytes] * sign).max(0) as usize;
+            let rows = self.order.iter().flat_map(|bytes| std::iter::repeat_n(bytes.as_slice(), times(bytes)));
+            let rows = self.codec.decode_batch(&self.schema, rows).map_err(core_error)?;
+            with_schema(&rows, &table.carried)
+        };
+        Ok((side(-1)?, side(1)?))
+    }
+}
+
+/// All rows of these batches in one. Errors: they are of another schema.
+pub(crate) fn one_batch(schema: &SchemaRef, parts: &[RecordBatch]) -> Result<RecordBatch> {
+    let schema = nullable(schema);
+    let parts = parts.iter().map(|part| with_schema(part, &schema)).collect::<Result<Vec<_>>>()?;
+    concat_batches(&schema, &parts).map_err(of_arrow)
 }
 
 /// The rows with their computed columns, for statements that read them.
@@ -147,108 +271,6 @@ pub(crate) fn complete(def: &SourceDef, rows: &RecordBatch) -> Result<RecordBatc
         columns.insert(computed.column, found.values);
     }
     typed(columns.into_values().collect(), rows.num_rows(), &nullable(&def.schema))
-}
-
-/// ON CONFLICT DO NOTHING: only rows whose key is new, the first of each.
-fn without_known(added: RecordBatch, table: &Stored, existing: &[RecordBatch]) -> Result<RecordBatch> {
-    if table.def.key.is_empty() {
-        return Ok(added);
-    }
-    let mut known = known_keys(table, existing)?;
-    let kept: BooleanArray = keys_of(&added, &table.carried_key()).map_err(core_error)?.into_iter().map(|key| Some(known.insert(key))).collect();
-    filter_record_batch(&added, &kept).map_err(of_arrow)
-}
-
-fn known_keys(table: &Stored, existing: &[RecordBatch]) -> Result<BTreeSet<Vec<u8>>> {
-    let mut known = BTreeSet::new();
-    for rows in existing {
-        known.extend(keys_of(rows, &table.def.key).map_err(core_error)?);
-    }
-    Ok(known)
-}
-
-/// An UPDATE may not give a row the key of another.
-fn refuse_taken_keys(write: &Write, table: &Stored, (removed, added): (&RecordBatch, &RecordBatch), existing: &[RecordBatch]) -> Result<()> {
-    if table.def.key.is_empty() {
-        return Ok(());
-    }
-    let key = table.carried_key();
-    let (old, new) = (keys_of(removed, &key).map_err(core_error)?, keys_of(added, &key).map_err(core_error)?);
-    if old == new {
-        return Ok(());
-    }
-    let mut known = known_keys(table, existing)?;
-    known.retain(|key| !old.contains(key));
-    match new.into_iter().position(|key| !known.insert(key)) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::new(format!("two rows of {} would have the same PRIMARY KEY", write.table))
-            .help("DELETE the other row first")
-            .at(write.table.span)),
-    }
-}
-
-fn refuse_nulls(write: &Write, table: &Stored, added: &RecordBatch) -> Result<()> {
-    for (index, field) in table.carried.fields().iter().enumerate().filter(|(_, field)| !field.is_nullable()) {
-        let column = added.column(index);
-        let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) else { continue };
-        let place = value_place(write, table, row, index).unwrap_or(write.table.span);
-        let rule =
-            if table.def.key.iter().any(|key| table.def.schema.field(*key).name() == field.name()) { "is in the PRIMARY KEY" } else { "is NOT NULL" };
-        return Err(Refusal::new(format!("column {} of {} {rule}, and a row has NULL", field.name(), write.table)).at(place));
-    }
-    Ok(())
-}
-
-/// Where the value of a carried column stands in VALUES.
-fn value_place(write: &Write, table: &Stored, row: usize, column: usize) -> Option<Span> {
-    let (values, named) = values_of(write)?;
-    let name = table.carried.field(column).name();
-    let cell = if named.is_empty() { column } else { named.iter().position(|known| known == name)? };
-    let row = values.rows.get(row)?;
-    row.content.get(cell).map(Spanned::span)
-}
-
-fn values_of(write: &Write) -> Option<(&Values, Vec<String>)> {
-    let (query, columns) = write.inserted()?;
-    let SetExpr::Values(values) = query.body.as_ref() else { return None };
-    Some((values, columns.iter().filter_map(|name| name.0.last()?.as_ident().map(normal_name)).collect()))
-}
-
-/// At the value of VALUES that is to blame, if it is one: the statement is tried again with that value alone.
-fn failed(write: &Write, table: &Stored, message: String) -> Refusal {
-    let refusal = Refusal::new(message);
-    let Some((values, _)) = values_of(write) else { return refusal.at(write.table.span) };
-    for (row, cells) in values.rows.iter().enumerate() {
-        for cell in 0..cells.content.len() {
-            let mut alone = write.clone();
-            let Statement::Insert(Insert { source: Some(query), .. }) = &mut alone.statement else { continue };
-            let SetExpr::Values(values) = query.body.as_mut() else { continue };
-            let mut content = values.rows.swap_remove(row);
-            let null = |span: Span| SqlExpr::Value(ValueWithSpan { value: Value::Null, span });
-            content.content.iter_mut().enumerate().filter(|(index, _)| *index != cell).for_each(|(_, value)| *value = null(value.span()));
-            values.rows = vec![content];
-            let tried = plan(&alone, table, Vec::new(), &Catalog::default()).map(execute);
-            if !matches!(tried, Ok(Ok(_))) {
-                return refusal.at(cells.content[cell].span());
-            }
-        }
-    }
-    refusal.at(write.table.span)
-}
-
-/// DataFusion's sentence about the number of values, and places of its own that it leaves out.
-fn in_our_words(refusal: Refusal, write: &Write, table: &Stored) -> Refusal {
-    if refusal.message.starts_with("Column count doesn't match") {
-        let wanted = match write.inserted() {
-            Some((_, columns)) if !columns.is_empty() => columns.len(),
-            _ => table.carried.fields().len(),
-        };
-        let names: Vec<&str> = table.carried.fields().iter().map(|field| field.name().as_str()).collect();
-        return Refusal::new(format!("INSERT INTO {} gives another number of values than there are columns, {wanted}", write.table))
-            .help(format!("columns are {}", names.join(", ")))
-            .at(write.table.span);
-    }
-    if refusal.place.is_some() { refusal } else { refusal.at(write.table.span) }
 }
 
 pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
@@ -269,7 +291,7 @@ fn typed(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result<Reco
     RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(of_arrow)
 }
 
-fn of_arrow(error: arrow::error::ArrowError) -> Refusal {
+pub(super) fn of_arrow(error: arrow::error::ArrowError) -> Refusal {
     Refusal::new(error.to_string())
 }
 

@@ -14,7 +14,7 @@ use super::Content;
 use crate::ast::{Column, ColumnValue, CreateSource, normal_name};
 use crate::bind::{placed, plan_maintained};
 use crate::context::{Catalog, Relation};
-use crate::define::{column_index, fields_of, time_column};
+use crate::define::{column_index, nested_fields_of, time_column};
 use crate::expr::compile;
 use crate::lower::storable;
 use crate::parse::parse_query;
@@ -43,6 +43,13 @@ pub(crate) struct SinkTable {
     pub schema: Option<SchemaRef>,
     /// Once something is inserted.
     pub def: Option<SinkDef>,
+}
+
+impl SinkTable {
+    /// What it writes cannot be taken back.
+    pub fn inserts_only(&self) -> bool {
+        self.create.encoding.as_ref().is_some_and(|encoding| encoding.format == Format::Plain)
+    }
 }
 
 impl Stored {
@@ -108,7 +115,7 @@ impl Stored {
 pub(crate) fn define_computed(create: &CreateSource, catalog: &Catalog) -> Result<(SchemaRef, Vec<ComputedColumn>)> {
     let is_computed = |index: usize| create.computed.iter().any(|value| value.column == index);
     let own: Vec<Column> = create.columns.iter().enumerate().filter(|(index, _)| !is_computed(*index)).map(|(_, column)| column.clone()).collect();
-    let carried = Arc::new(Schema::new(fields_of(&own, catalog)?));
+    let carried = Arc::new(Schema::new(nested_fields_of(&own, catalog)?));
     if create.computed.is_empty() {
         return Ok((carried, Vec::new()));
     }

@@ -8,14 +8,14 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::tokenizer::Location;
-use freshet_core::{Error, Format, Reader};
+use freshet_core::{Epoch, Error, Format, Reader};
 
-use super::{Stored, change, relations_in};
+use super::{Stored, change};
 use crate::ast::{Stmt, Write, normal_name};
 use crate::compile::on_large_stack;
 use crate::context::Catalog;
 use crate::error::{SqlError, nearest};
-use crate::execute::{memory_table, settle_now};
+use crate::execute::{memory_table, with_now};
 use crate::parse::parse_write;
 use crate::query::{parameter_rows_of, parameters_of_plan};
 use crate::refusal::{Refusal, Result};
@@ -33,7 +33,8 @@ pub struct Tables(Arc<BTreeMap<String, Stored>>);
 #[derive(Debug, Clone)]
 pub enum Written {
     /// Rows for the push source `table`, +1 or −1 each; all of them enter at one epoch.
-    Change { table: String, rows: RecordBatch, diffs: Vec<i64>, count: u64 },
+    /// `returned` are the rows of RETURNING.
+    Change { table: String, rows: RecordBatch, diffs: Vec<i64>, count: u64, returned: Option<RecordBatch> },
     /// Wait until everything that was written is visible.
     Flush,
 }
@@ -61,14 +62,16 @@ impl Tables {
         }
     }
 
-    /// The parameters of a statement that writes. Errors: what is wrong with it, by line and column.
-    pub fn parameters(&self, text: &str, reader: &dyn Reader) -> std::result::Result<SchemaRef, SqlError> {
+    /// What a statement that writes answers, and its parameters. Errors: what is wrong with it, by line and column.
+    pub fn prepare(&self, text: &str, reader: &dyn Reader) -> std::result::Result<(SchemaRef, SchemaRef), SqlError> {
         let written = self.understood(text)?;
-        let Some(write) = written else { return Ok(Arc::new(Schema::empty())) };
+        let Some(write) = written else { return Ok((count_schema(), Arc::new(Schema::empty()))) };
         let planned = on_large_stack(|| {
-            let table = self.table(&write)?;
-            let plan = change::plan(&write, table, Vec::new(), &catalog_of(reader))?;
-            parameters_of_plan(&plan)
+            let write = &at_last_epoch(write, reader)?;
+            let table = self.table(write)?;
+            let nothing = RecordBatch::new_empty(change::nullable(&table.def.schema));
+            let planned = change::plan(write, table, &nothing, &catalog_of(reader))?;
+            Ok((planned.answer().unwrap_or_else(count_schema), parameters_of_plan(&planned.plan)?))
         });
         placed(planned)
     }
@@ -81,14 +84,12 @@ impl Tables {
     }
 
     fn change(&self, write: &Write, parameters: Option<&RecordBatch>, reader: &dyn Reader) -> Result<Written> {
+        let write = &at_last_epoch(write.clone(), reader)?;
         let table = self.table(write)?;
         let name = table.def.name.clone();
-        let mut read: Vec<String> = write.inserted().map(|(query, _)| relations_in(query)).unwrap_or_default().into_iter().collect();
-        if write.verb() != "INSERT" {
-            read.extend(relations_of_write(write));
-        }
-        let has_conflict = write.statement.to_string().contains("ON CONFLICT");
-        if write.verb() != "INSERT" || has_conflict {
+        let mut read = relations_of_write(write);
+        read.retain(|read| *read != name);
+        if write.reads_itself() {
             read.push(name.clone());
         }
         let views = reader.views();
@@ -97,32 +98,26 @@ impl Tables {
         read.dedup();
         let names: Vec<&str> = read.iter().map(String::as_str).collect();
         let mut catalog = catalog_of(reader);
-        let mut existing = Vec::new();
-        let mut at = reader.frontier(&[]).map_err(change::core_error)?;
+        let mut content = RecordBatch::new_empty(change::nullable(&table.def.schema));
         if !names.is_empty() {
             let snapshot = reader.snapshot(&names, None).map_err(change::core_error)?;
-            at = snapshot.point.q;
             for (view, batches) in names.iter().zip(snapshot.views) {
                 let schema = views.iter().find(|known| known.name == *view).map(|known| known.schema.clone());
-                let schema = change::nullable(&schema.expect("it was found above"));
-                let rows = batches.iter().map(|rows| change::with_schema(rows, &schema)).collect::<Result<Vec<_>>>()?;
+                let rows = change::one_batch(&schema.expect("it was found above"), &batches)?;
                 if **view == name {
-                    existing = rows.clone();
+                    content = rows.clone();
                 }
-                catalog.relations.insert(view.to_string(), memory_table(schema, rows).map_err(change::core_error)?);
+                catalog.relations.insert(view.to_string(), memory_table(rows.schema(), vec![rows]).map_err(change::core_error)?);
             }
         }
-        let mut write = write.clone();
-        settle_now(&mut write.statement, at);
-        let write = &write;
-        let planned = change::plan(write, table, existing.clone(), &catalog)?;
-        let expected = parameters_of_plan(&planned)?;
+        let planned = change::plan(write, table, &content, &catalog)?;
+        let expected = parameters_of_plan(&planned.plan)?;
         let rows = parameter_rows_of(&expected, parameters).map_err(change::core_error)?;
-        let change = change::evaluate(write, table, &planned, rows, &existing)?;
+        let change = change::evaluate(write, table, &planned, rows, (&content, &catalog))?;
         let both = concat_batches(&table.carried, [&change.removed, &change.added]).map_err(|error| Refusal::new(error.to_string()))?;
         let diffs = (0..both.num_rows()).map(|row| if row < change.removed.num_rows() { -1 } else { 1 }).collect();
         debug_assert!(table.def.format != Format::Plain);
-        Ok(Written::Change { table: name, rows: both, diffs, count: change.count as u64 })
+        Ok(Written::Change { table: name, rows: both, diffs, count: change.count as u64, returned: change.returned })
     }
 
     /// None: FLUSH.
@@ -161,6 +156,13 @@ impl Tables {
     }
 }
 
+/// now() is the last epoch that can be read.
+fn at_last_epoch(mut write: Write, reader: &dyn Reader) -> Result<Write> {
+    let now = reader.frontier(&[]).map_err(change::core_error)?;
+    write.statement = with_now(&write.statement, Epoch(now.0.saturating_sub(1)));
+    Ok(write)
+}
+
 /// Everything a statement may read, without rows.
 fn catalog_of(reader: &dyn Reader) -> Catalog {
     let mut catalog = Catalog::default();
@@ -170,8 +172,8 @@ fn catalog_of(reader: &dyn Reader) -> Catalog {
     catalog
 }
 
-/// Subqueries of UPDATE and DELETE read, too.
-fn relations_of_write(write: &Write) -> Vec<String> {
+/// Everything a statement names: its table, FROM, USING, subqueries.
+pub(super) fn relations_of_write(write: &Write) -> Vec<String> {
     use std::ops::ControlFlow;
 
     use datafusion::sql::sqlparser::ast::{ObjectNamePart, visit_relations};

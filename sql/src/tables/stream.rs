@@ -9,8 +9,9 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuil
 use datafusion::sql::sqlparser::ast::{ObjectName, Query};
 use freshet_core::{NodeId, Op, Plan, ViewDef, ViewKind};
 
+use super::live::relations_of_write;
 use super::{SinkTable, Stored, change, relations_in};
-use crate::ast::{CreateSink, CreateSource, Ident, Write, normal_name};
+use crate::ast::{CreateSink, CreateSource, Ident, OptionEntry, Write, normal_name};
 use crate::bind::{placed, plan_maintained, plan_maintained_as};
 use crate::context::Relation;
 use crate::define;
@@ -18,7 +19,7 @@ use crate::error::nearest;
 use crate::execute::memory_table;
 use crate::pipeline::Pipeline;
 use crate::refusal::{Refusal, Result};
-use crate::windowing::{marked_as, with_event_time};
+use crate::windowing::{emit_on_close, marked_as, with_event_time};
 
 impl Pipeline<'_> {
     /// CREATE TABLE without connector.
@@ -55,9 +56,10 @@ impl Pipeline<'_> {
             use datafusion::sql::sqlparser::ast::Spanned;
             return Err(Refusal::new("a sink computes no columns").help("compute them in the SELECT that is inserted").at(value.expr.span()));
         }
-        let fields = define::fields_of(&create.columns, &self.catalog)?;
+        let fields = define::nested_fields_of(&create.columns, &self.catalog)?;
         let schema = (!fields.is_empty()).then(|| Arc::new(Schema::new(fields)));
         let name = normal_name(&create.name);
+        let create = &self.without_commits(create);
         self.sink_tables.insert(name, SinkTable { create: create.clone(), schema, def: None });
         match &create.query {
             Some(query) => self.insert_stream(&create.name, query, &[]),
@@ -65,12 +67,32 @@ impl Pipeline<'_> {
         }
     }
 
+    /// Without what Flink is told of partitions that are complete: here every part is whole when it appears.
+    fn without_commits(&mut self, create: &CreateSource) -> CreateSource {
+        let mut create = create.clone();
+        let theirs = |name: &str| name.starts_with("sink.partition-commit.") || name.starts_with("partition.time-extractor.");
+        let marks = |option: &OptionEntry| option.name == "sink.partition-commit.policy.kind" && option.value.text().contains("success-file");
+        if let Some(option) = create.options.iter().find(|option| marks(option)) {
+            self.warn(Refusal::new("no _SUCCESS file is written: each part is whole when it appears").at(option.place.0));
+        }
+        create.options.retain(|option| !theirs(&option.name));
+        create
+    }
+
     /// INSERT, UPDATE, DELETE.
     pub(crate) fn write(&mut self, write: &Write) -> Result<()> {
         let name = normal_name(&write.table);
         let target = write.table.span;
         let is_pipe = self.stored.get(&name).map(|table| table.pipe);
+        if write.returning().is_some() {
+            return Err(Refusal::new("RETURNING tells a client, and a script has none").help("leave it out").at(target));
+        }
         match (write.inserted(), is_pipe) {
+            (Some((query, _)), kept) if write.conflict().is_some() && (kept.is_none() || self.reads_streams(query)) && self.flows(&name) => {
+                Err(Refusal::new(format!("{name} keeps no rows that others could be in conflict with"))
+                    .help("leave ON CONFLICT out; FORMAT UPSERT of a sink replaces rows by key")
+                    .at(target))
+            }
             (Some((query, columns)), Some(true)) if self.reads_streams(query) => self.insert_stream(&write.table, query, columns),
             (Some((query, columns)), None) if self.sink_tables.contains_key(&name) => self.insert_stream(&write.table, query, columns),
             (None, Some(true)) => Err(Refusal::new(format!("{name} is a pipe: a stream is inserted into it, and its rows are not kept"))
@@ -79,6 +101,11 @@ impl Pipeline<'_> {
             (_, Some(_)) => self.insert_rows(write),
             _ => Err(self.not_writable(&name, write)),
         }
+    }
+
+    /// Whether rows pass through it: a pipe or a sink.
+    fn flows(&self, name: &str) -> bool {
+        self.sink_tables.contains_key(name) || self.stored.get(name).is_some_and(|table| table.pipe)
     }
 
     /// A table it cannot write to, or none.
@@ -133,11 +160,16 @@ impl Pipeline<'_> {
             catalog.relations.insert(other.clone(), memory_table(schema, rows).map_err(change::core_error)?);
         }
         let table = &self.stored[&name];
-        let reads_itself = write.inserted().is_none_or(|(query, _)| relations_in(query).contains(&name));
-        let needs_keys = write.verb() != "INSERT" || write.statement.to_string().contains("ON CONFLICT");
-        let existing = if reads_itself || needs_keys { full_rows(table)? } else { Vec::new() };
-        let planned = change::plan(write, table, existing.clone(), &catalog)?;
-        let change = change::evaluate(write, table, &planned, vec![Vec::new()], &existing)?;
+        let known = |other: &String| *other == name || self.stored.get(other).is_some_and(|table| !table.pipe);
+        if let Some(other) = relations_of_write(write).into_iter().find(|other| self.relations.contains_key(other) && !known(other)) {
+            return Err(Refusal::new(format!("what {other} holds is known when the pipeline runs, and this statement is done before"))
+                .help(format!("{} over tables of the script only, or send the statement to the running pipeline", write.verb()))
+                .at(write.table.span));
+        }
+        let content = if write.reads_itself() { full_rows(table)? } else { Vec::new() };
+        let content = change::one_batch(&table.def.schema, &content)?;
+        let planned = change::plan(write, table, &content, &catalog)?;
+        let change = change::evaluate(write, table, &planned, vec![Vec::new()], (&content, &catalog))?;
         self.stored.get_mut(&name).expect("it is there").content.apply(&change).map_err(change::core_error)
     }
 
@@ -150,7 +182,14 @@ impl Pipeline<'_> {
             _ => None,
         };
         let mut grown = self.plan.clone();
-        let (node, schema) = self.lower_into(&mut grown, query, (target, columns), wanted.as_ref())?;
+        let (mut node, mut schema) = self.lower_into(&mut grown, query, (target, columns), (wanted.as_ref(), None))?;
+        if self.sink_tables.get(&name).is_some_and(|sink| sink.inserts_only()) && !grown.node(node).append_only {
+            // As in Flink and Arroyo: what can only be inserted is inserted when its window closes. Without a window the sink refuses it.
+            let mut closing = self.plan.clone();
+            if let Ok(closed) = self.lower_into(&mut closing, query, (target, columns), (wanted.as_ref(), Some(&name))) {
+                ((node, schema), grown) = (closed, closing);
+            }
+        }
         self.plan = grown;
         if let Some(table) = self.stored.get(&name).cloned() {
             if table.def.event_time.is_none() && table.def.computed.is_empty() && !self.relations.contains_key(&name) {
@@ -243,11 +282,17 @@ impl Pipeline<'_> {
         grown: &mut Plan,
         query: &Query,
         (target, columns): (&Ident, &[ObjectName]),
-        wanted: Option<&SchemaRef>,
+        (wanted, closes): (Option<&SchemaRef>, Option<&str>),
     ) -> Result<(NodeId, DFSchemaRef)> {
-        let plan = plan_maintained_as(query, &self.catalog, |plan| match wanted {
-            Some(wanted) => cast_into(plan, (target, columns), wanted),
-            None => Ok(plan),
+        let plan = plan_maintained_as(query, &self.catalog, |plan| {
+            let plan = match wanted {
+                Some(wanted) => cast_into(plan, (target, columns), wanted)?,
+                None => plan,
+            };
+            match closes {
+                Some(view) => emit_on_close(plan, view),
+                None => Ok(plan),
+            }
         })?;
         let mut lowering = self.lowering(grown);
         let node = lowering.lower(&plan).and_then(|node| lowering.output(node, plan.schema())).map_err(|refusal| placed(refusal, query))?;

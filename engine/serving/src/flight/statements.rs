@@ -6,9 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use arrow::datatypes::Int64Type;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_flight::decode::FlightRecordBatchStream;
@@ -157,8 +156,7 @@ impl Statements {
             return Err(Status::invalid_argument("this statement changes nothing; ask for its rows"));
         }
         let answer = self.run(sql, parameters, None).await?;
-        let counts = answer.batches.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
-        Ok(counts.flat_map(|counts| counts.iter().flatten()).sum())
+        Ok(answer.changed.map_or(0, |changed| changed as i64))
     }
 
     /// As [`Statements::update`], with the parameter rows of the stream, or those bound before.

@@ -3,6 +3,7 @@
 
 mod adhoc;
 mod consistency;
+mod error_rows;
 mod given;
 mod golden;
 mod lookups;

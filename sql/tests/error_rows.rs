@@ -1,6 +1,7 @@
 //! `errors(view)`: a row that cannot be evaluated is an error as long as it is there, and the error says where that row came from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use freshet_core::{Epoch, Value};
 use freshet_engine::{Engine, EngineConfig, StepCut};
@@ -55,7 +56,7 @@ fn c3_an_error_row_goes_with_its_row() {
             let config = EngineConfig { workers, cut, data_dir: Some(folder.path().to_path_buf()), ..EngineConfig::default() };
             if stop.is_some() {
                 let first = Engine::start(program.plan.clone(), EngineConfig { stop_after: stop, ..config.clone() }, &connectors).unwrap();
-                first.wait().unwrap();
+                first.wait_timeout(Duration::from_secs(60)).unwrap();
                 first.shutdown().unwrap();
             }
             let engine = Engine::start(program.plan.clone(), EngineConfig { workers: 1 + workers % 2, ..config }, &connectors).unwrap();

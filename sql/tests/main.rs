@@ -10,6 +10,7 @@ mod lookups;
 mod loops;
 mod parse;
 mod predict;
+mod random_case;
 mod random_queries;
 mod slt_files;
 mod streams;

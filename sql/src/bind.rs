@@ -68,7 +68,7 @@ pub(crate) fn plan_maintained_as(query: &Query, catalog: &Catalog, change: impl 
 }
 
 fn prepare(plan: LogicalPlan, catalog: &Catalog) -> Result<LogicalPlan> {
-    let analysed = analyse(guarded(counted(settle_ties(unfolded(plan)?)?)?)?, catalog.options())?;
+    let analysed = analyse(guarded(counted(settle_ties(unfolded(plan)?)?, catalog.options())?)?, catalog.options())?;
     check_intervals(&analysed)?;
     Ok(fuse_sessions(optimise(analysed, catalog.options())?)?)
 }

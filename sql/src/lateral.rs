@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, JoinType, Result, ScalarValue, TableReference};
+use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue, TableReference};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::logical_plan::{Subquery, SubqueryAlias};
@@ -13,6 +13,9 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprFunctionExt, FetchType, Filter, Join, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, SkipType,
     WindowFunctionDefinition, lit,
 };
+
+/// Whose columns those of a subquery are while they stand beside those of the left side, which may have the same names.
+const BESIDE: &str = "freshet$beside";
 
 /// Takes apart what it can; the rest stays as it is.
 pub(crate) fn unfolded(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -63,9 +66,9 @@ fn beside(join: &Join, subquery: &LogicalPlan, alias: Option<&TableReference>) -
     let own = join.left.schema().columns();
     let mut plan = over(subquery, &join.left, &own)?;
     let columns = plan.schema().columns();
-    let behind = columns[own.len()..].iter().map(|column| match alias {
-        Some(alias) => Expr::Column(column.clone()).alias_qualified(Some(alias.clone()), column.name.clone()),
-        None => Expr::Column(column.clone()),
+    let behind = columns[own.len()..].iter().map(|column| {
+        let name = column.name.clone();
+        Expr::Column(column.clone()).alias_qualified(alias.cloned(), name)
     });
     let all: Vec<Expr> = own.iter().cloned().map(Expr::Column).chain(behind).collect();
     plan = LogicalPlanBuilder::from(plan).project(all)?.build()?;
@@ -81,38 +84,56 @@ fn over(plan: &LogicalPlan, left: &Arc<LogicalPlan>, own: &[Column]) -> Result<L
     let input = |plan: &Arc<LogicalPlan>| over(plan, left, own);
     match plan {
         LogicalPlan::Projection(projection) => {
-            let exprs = projection.expr.iter().map(|expr| resolved(expr.clone())).collect::<Result<Vec<_>>>()?;
-            let all: Vec<Expr> = own_exprs().chain(exprs).collect();
-            Ok(LogicalPlan::Projection(Projection::try_new(all, Arc::new(input(&projection.input)?))?))
+            let input = input(&projection.input)?;
+            let columns = behind(&input, own);
+            let computed = projection.expr.iter().zip(projection.schema.fields()).map(|(expr, field)| {
+                let expr = resolved(expr.clone(), projection.input.schema(), &columns)?;
+                Ok(expr.alias_qualified(Some(BESIDE), field.name()))
+            });
+            let all = own_exprs().map(Ok).chain(computed).collect::<Result<Vec<Expr>>>()?;
+            Ok(LogicalPlan::Projection(Projection::try_new(all, Arc::new(input))?))
         }
         LogicalPlan::Filter(filter) => {
-            Ok(LogicalPlan::Filter(Filter::try_new(resolved(filter.predicate.clone())?, Arc::new(input(&filter.input)?))?))
+            let input = input(&filter.input)?;
+            let predicate = resolved(filter.predicate.clone(), filter.input.schema(), &behind(&input, own))?;
+            Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(input))?))
         }
         LogicalPlan::Unnest(unnest) => {
-            LogicalPlanBuilder::from(input(&unnest.input)?).unnest_columns_with_options(unnest.exec_columns.clone(), unnest.options.clone())?.build()
+            let input = input(&unnest.input)?;
+            let columns = behind(&input, own);
+            let opened = unnest.exec_columns.iter().map(|column| Ok(columns[unnest.input.schema().index_of_column(column)?].clone()));
+            let opened = opened.collect::<Result<Vec<_>>>()?;
+            LogicalPlanBuilder::from(input).unnest_columns_with_options(opened, unnest.options.clone())?.build()
         }
         LogicalPlan::SubqueryAlias(alias) => {
             let input = input(&alias.input)?;
-            let behind = input.schema().columns().split_off(own.len()).into_iter().map(|column| {
+            let renamed = behind(&input, own).into_iter().map(|column| {
                 let name = column.name.clone();
                 Expr::Column(column).alias_qualified(Some(alias.alias.clone()), name)
             });
-            let all: Vec<Expr> = own_exprs().chain(behind).collect();
+            let all: Vec<Expr> = own_exprs().chain(renamed).collect();
             LogicalPlanBuilder::from(input).project(all)?.build()
         }
         _ => Ok(left.as_ref().clone()),
     }
 }
 
-/// The left row's columns are now columns of the same row. Names stay what they were.
-fn resolved(expr: Expr) -> Result<Expr> {
-    let name = expr.schema_name().to_string();
-    let is_column = matches!(expr, Expr::Column(_) | Expr::Alias(_));
-    let found = expr.transform_up(|part| match part {
+/// The columns behind those of the left side.
+fn behind(plan: &LogicalPlan, own: &[Column]) -> Vec<Column> {
+    plan.schema().columns().split_off(own.len())
+}
+
+/// The left row's columns are now columns of the same row; those of the subquery's step below, by their places there, stand in `columns`.
+fn resolved(expr: Expr, below: &DFSchema, columns: &[Column]) -> Result<Expr> {
+    let found = expr.unalias().transform_up(|part| match part {
         Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
+        Expr::Column(column) => match below.maybe_index_of_column(&column) {
+            Some(index) => Ok(Transformed::yes(Expr::Column(columns[index].clone()))),
+            None => Ok(Transformed::no(Expr::Column(column))),
+        },
         other => Ok(Transformed::no(other)),
-    })?;
-    Ok(if found.transformed && !is_column { found.data.alias(name) } else { found.data })
+    });
+    found.data()
 }
 
 /// `ORDER BY … LIMIT n` over a condition that says which rows a left row sees: the first n by rank among the rows of equal keys.

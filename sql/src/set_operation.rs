@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, NullEquality, Result, plan_err};
 use datafusion::execution::SessionStateDefaults;
@@ -15,6 +17,8 @@ use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprFunctionExt, Extension, Join, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore, WindowFunctionDefinition,
 };
 use freshet_core::SetOperation;
+
+use crate::optimise::analyse;
 
 /// Rows of `left` against those of `right`, of the same types. Its columns are those of `left`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,7 +99,7 @@ fn set_operation(join: &Join) -> Option<(SetOperation, LogicalPlan)> {
 }
 
 /// With a node for every set operation.
-pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub(crate) fn counted(plan: LogicalPlan, options: &ConfigOptions) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         // The columns of what is below may have other types by now.
         let node = node.recompute_schema()?;
@@ -103,7 +107,10 @@ pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
         let Some((operation, left)) = set_operation(join) else { return Ok(Transformed::no(node)) };
         let right = join.right.as_ref().clone();
         let mut types = Vec::new();
-        for (left, right) in left.schema().fields().iter().zip(right.schema().fields()) {
+        // Expressions that take a common type of their parts have not got it yet.
+        let coerced = |side: &LogicalPlan| analyse(side.clone(), options).map_or_else(|_| side.schema().clone(), |plan| plan.schema().clone());
+        let schemas = (coerced(&left), coerced(&right));
+        for (left, right) in schemas.0.fields().iter().zip(schemas.1.fields()) {
             let Some(data_type) = type_union_coercion(left.data_type(), right.data_type()) else {
                 return plan_err!(
                     "column {} is {} in one branch of the {} and {} in another",
@@ -115,7 +122,7 @@ pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
             };
             types.push(data_type);
         }
-        let node = Counted::new(operation, of_types(left, &types)?, of_types(right, &types)?)?;
+        let node = Counted::new(operation, of_types(left, &schemas.0, &types)?, of_types(right, &schemas.1, &types)?)?;
         let node = LogicalPlan::Extension(Extension { node: Arc::new(node) });
         // Rules look for the expressions of the columns.
         let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
@@ -124,17 +131,20 @@ pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-fn of_types(plan: LogicalPlan, types: &[arrow::datatypes::DataType]) -> Result<LogicalPlan> {
-    if plan.schema().fields().iter().zip(types).all(|(field, data_type)| field.data_type() == data_type) {
+/// `coerced` is its schema as it will be.
+fn of_types(plan: LogicalPlan, coerced: &DFSchema, types: &[DataType]) -> Result<LogicalPlan> {
+    let is = |index: usize| plan.schema().field(index).data_type() == &types[index] && coerced.field(index).data_type() == &types[index];
+    if (0..types.len()).all(is) {
         return Ok(plan);
     }
     let columns: Vec<Expr> = plan
         .schema()
         .iter()
         .zip(types)
-        .map(|((qualifier, field), data_type)| {
+        .enumerate()
+        .map(|(index, ((qualifier, field), data_type))| {
             let column = Expr::Column(Column::from((qualifier, field)));
-            match field.data_type() == data_type {
+            match is(index) {
                 true => column,
                 false => Expr::Cast(Cast::new(Box::new(column), data_type.clone())).alias_qualified(qualifier.cloned(), field.name()),
             }

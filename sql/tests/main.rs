@@ -3,12 +3,14 @@
 
 mod adhoc;
 mod consistency;
+mod error_rows;
 mod given;
 mod golden;
 mod lookups;
 mod loops;
 mod parse;
 mod predict;
+mod random_case;
 mod random_queries;
 mod slt_files;
 mod streams;

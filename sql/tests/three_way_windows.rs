@@ -192,6 +192,11 @@ fn t12_windows_are_emitted_once_when_they_close() {
              GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE",
         ),
         silent(
+            "close_distinct_on",
+            "CREATE MATERIALIZED VIEW v AS SELECT DISTINCT ON (window_end, flag) h, window_end FROM TUMBLE(changing, at, INTERVAL '10 seconds')
+             ORDER BY window_end, flag, h EMIT ON WINDOW CLOSE",
+        ),
+        silent(
             "close_outer_window",
             "CREATE MATERIALIZED VIEW v AS SELECT tumble(INTERVAL '30 seconds')['end'] AS e, max(n) AS most FROM
              (SELECT k, count(*) AS n FROM changing GROUP BY k, tumble(INTERVAL '10 seconds')) AS counted GROUP BY tumble(INTERVAL '30 seconds') EMIT ON WINDOW CLOSE",

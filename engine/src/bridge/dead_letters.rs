@@ -443,7 +443,8 @@ mod tests {
 
     #[test]
     fn letters_of_an_older_checkpoint_are_read() {
-        let mut old = crate::operators::ErrorRows::new("source s", Arc::new(["r".to_string(), "s".to_string()]));
+        let sources: Arc<[String]> = Arc::new(["r".to_string(), "s".to_string()]);
+        let mut old = crate::operators::ErrorRows::new("source s", sources);
         old.push_at(9, 1, 1 << 56 | 3 << 40 | 8, "n", "no number", Some("x"));
         let lifted = with_columns_of_today(&old.finish().unwrap());
         assert_eq!((lifted.epoch(0), letter_of(lifted.rows(), 0)), (Epoch(9), DeadLetter { origin: String::new(), ..letter(7, b"x") }));

@@ -1,23 +1,22 @@
 //! Keeps rows whose conjuncts are all true. A row is an error only if a conjunct fails on it and no other is false (C4).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::buffer::BooleanBuffer;
 use freshet_core::{Batch, ExprRef, evaluate_rows};
 
-use crate::operators::{ErrorRows, Output};
+use crate::operators::{ErrorRows, Origins, Output};
 
 /// The operator's action on one batch.
-pub fn filter(name: String, conjuncts: Vec<ExprRef>, sources: Arc<[String]>) -> impl FnMut(Batch, &mut Output) {
+pub fn filter(name: String, conjuncts: Vec<ExprRef>, origins: Origins) -> impl FnMut(Batch, &mut Output) {
     move |batch, out| {
         let Judged { mask, failed } = judge(&conjuncts, &batch);
         out.rows.push(batch.filter(&mask));
         if failed.is_empty() {
             return;
         }
-        let mut errors = ErrorRows::new(&name, sources.clone());
+        let mut errors = ErrorRows::new(&name, origins.clone());
         for (row, (index, reason)) in &failed {
             errors.push(&batch, *row, &conjuncts[*index].sql(), reason);
         }

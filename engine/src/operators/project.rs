@@ -7,10 +7,10 @@ use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use freshet_core::{Batch, ExprRef, evaluate_rows};
 
-use crate::operators::{ErrorRows, Output};
+use crate::operators::{ErrorRows, Origins, Output};
 
 /// The operator's action on one batch.
-pub fn project(name: String, exprs: Vec<ExprRef>, schema: SchemaRef, sources: Arc<[String]>) -> impl FnMut(Batch, &mut Output) {
+pub fn project(name: String, exprs: Vec<ExprRef>, schema: SchemaRef, origins: Origins) -> impl FnMut(Batch, &mut Output) {
     move |batch, out| {
         let mut failed: BTreeMap<usize, (usize, String)> = BTreeMap::new();
         let columns = exprs
@@ -38,7 +38,7 @@ pub fn project(name: String, exprs: Vec<ExprRef>, schema: SchemaRef, sources: Ar
             out.rows.push(rows);
             return;
         }
-        let mut errors = ErrorRows::new(&name, sources.clone());
+        let mut errors = ErrorRows::new(&name, origins.clone());
         for (row, (index, reason)) in &failed {
             errors.push(&batch, *row, schema.field(*index).name(), reason);
         }

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, Int64Builder, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use freshet_core::{Batch, Counts, Diffs};
 use timely::dataflow::Scope;
 use timely::dataflow::channels::pact::Pipeline;
@@ -63,10 +64,32 @@ pub fn error_schema() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// Where rows come from, for the error rows of an operator.
+#[derive(Clone, Default)]
+pub struct Origins {
+    /// The names of the plan's sources: a position's source index points into them.
+    sources: Arc<[String]>,
+    /// Rows may be taken back, and then do not know their position any more: an error row says in `raw` which row it is of, until
+    /// [`ErrorLives`](crate::operators::ErrorLives) has found out whose it is.
+    changing: bool,
+}
+
+impl Origins {
+    pub fn new(sources: Arc<[String]>, changing: bool) -> Origins {
+        Origins { sources, changing }
+    }
+}
+
+impl From<Arc<[String]>> for Origins {
+    fn from(sources: Arc<[String]>) -> Origins {
+        Origins { sources, changing: false }
+    }
+}
+
 /// Collects error rows; `finish` makes them a batch.
 pub struct ErrorRows {
     operator: String,
-    sources: Arc<[String]>,
+    origins: Origins,
     texts: [StringBuilder; 5],
     numbers: [Int64Builder; 2],
     epochs: Vec<u64>,
@@ -75,11 +98,10 @@ pub struct ErrorRows {
 }
 
 impl ErrorRows {
-    /// `sources` are the names of the plan's sources: a position's source index points into them.
-    pub fn new(operator: &str, sources: Arc<[String]>) -> ErrorRows {
+    pub fn new(operator: &str, origins: impl Into<Origins>) -> ErrorRows {
         ErrorRows {
             operator: operator.to_string(),
-            sources,
+            origins: origins.into(),
             texts: std::array::from_fn(|_| StringBuilder::new()),
             numbers: std::array::from_fn(|_| Int64Builder::new()),
             epochs: Vec::new(),
@@ -90,11 +112,12 @@ impl ErrorRows {
 
     /// The row at `row` of `batch` failed in `field` for this reason. Its provenance is its position.
     pub fn push(&mut self, batch: &Batch, row: usize, field: &str, reason: &str) {
-        self.push_at(batch.epoch(row).0, batch.diff(row), batch.position(row), field, reason, None);
+        let name = self.origins.changing.then(|| name_of(batch, row));
+        self.push_at(batch.epoch(row).0, batch.diff(row), batch.position(row), field, reason, name.as_deref());
     }
 
     pub fn push_at(&mut self, epoch: u64, diff: i64, position: u64, field: &str, reason: &str, raw: Option<&str>) {
-        let source = (position != 0).then(|| self.sources.get((position >> 56) as usize)).flatten().cloned();
+        let source = (position != 0).then(|| self.origins.sources.get((position >> 56) as usize)).flatten().cloned();
         let [operator, fields, reasons, sources, raws] = &mut self.texts;
         operator.append_value(&self.operator);
         fields.append_value(field);
@@ -120,4 +143,18 @@ impl ErrorRows {
         assert_eq!(rows.column(0).len(), self.epochs.len());
         Some(Batch::new(rows, Counts::Each(self.epochs.into()), Diffs::Each(self.diffs.into()), Counts::Each(self.positions.into())))
     }
+}
+
+/// A row in words, the same for equal rows.
+fn name_of(batch: &Batch, row: usize) -> String {
+    let options = FormatOptions::default();
+    let cell = |column: &ArrayRef| match ArrayFormatter::try_new(column, &options) {
+        // The length keeps cells apart.
+        Ok(formatter) if column.is_valid(row) => {
+            let text = formatter.value(row).to_string();
+            format!("{}:{text}", text.len())
+        }
+        _ => "-".into(),
+    };
+    batch.rows().columns().iter().map(cell).collect()
 }

@@ -2,17 +2,16 @@
 //! all lists are empty or NULL. Linear: a retraction takes back what its insertion gave.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use freshet_core::{Batch, ExprRef, evaluate_rows};
 
-use crate::operators::{ErrorRows, Output};
+use crate::operators::{ErrorRows, Origins, Output};
 
 /// The operator's action on one batch. `lists` are the expressions that are lists.
-pub fn unnest(name: String, (exprs, lists): (Vec<ExprRef>, Vec<usize>), schema: SchemaRef, sources: Arc<[String]>) -> impl FnMut(Batch, &mut Output) {
+pub fn unnest(name: String, (exprs, lists): (Vec<ExprRef>, Vec<usize>), schema: SchemaRef, origins: Origins) -> impl FnMut(Batch, &mut Output) {
     move |batch, out| {
         let mut failed: BTreeMap<usize, (usize, String)> = BTreeMap::new();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(exprs.len() + 1);
@@ -23,7 +22,7 @@ pub fn unnest(name: String, (exprs, lists): (Vec<ExprRef>, Vec<usize>), schema: 
                 failed.entry(row).or_insert((index, reason));
             }
         }
-        let mut errors = ErrorRows::new(&name, sources.clone());
+        let mut errors = ErrorRows::new(&name, origins.clone());
         for (row, (index, reason)) in &failed {
             errors.push(&batch, *row, schema.field(*index).name(), reason);
         }

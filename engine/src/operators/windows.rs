@@ -1,28 +1,21 @@
 //! Rows with the windows their times are in: one row per window. In: changes. Out: the same changes, NULL times left out. Stateless, so it
 //! follows any retraction.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use freshet_core::{Batch, Windows};
 
-use crate::operators::{ErrorRows, Output};
+use crate::operators::{ErrorRows, Origins, Output};
 
 /// `time` is a timestamp column of the input; `schema` has two columns more, of its type.
-pub fn windows(
-    name: String,
-    (time, windows): (usize, Windows),
-    schema: SchemaRef,
-    sources: Arc<[String]>,
-) -> impl FnMut(Batch, &mut Output) + 'static {
+pub fn windows(name: String, (time, windows): (usize, Windows), schema: SchemaRef, origins: Origins) -> impl FnMut(Batch, &mut Output) + 'static {
     let data_type = schema.field(schema.fields().len() - 1).data_type().clone();
     move |batch, out| {
         let times = cast(batch.column(time), &DataType::Int64).expect("the planner lets only timestamps be times");
         let times = times.as_primitive::<Int64Type>();
         let (mut rows, mut starts, mut ends): (Vec<u32>, Vec<i64>, Vec<i64>) = Default::default();
-        let mut errors = ErrorRows::new(&name, sources.clone());
+        let mut errors = ErrorRows::new(&name, origins.clone());
         for row in (0..batch.len()).filter(|row| times.is_valid(*row)) {
             let before = rows.len();
             let fits = windows.each(times.value(row), |start, end| {

@@ -16,10 +16,10 @@ use crate::bridge::{FeatureStore, Progress, Questions, Routes, Scorers, SinkQueu
 use crate::edge::{EdgeBuilder, owner_of};
 use crate::metrics::Metrics;
 use crate::operators::{
-    Aggregate, Arrival, Asof, Bundle, Closing, Drift, EmitEvery, EmitOnClose, Feature, Freeing, Gate, Join, Live, Lookup, LookupJoin, Materialize,
-    NotIn, Over, Predict, RecursionInput, RecursionOutput, ResidualJoin, Route, Scoring, Session, SetOperator, Shape, SingleRow, Stateful,
-    StepOperator, TemporalFilter, ToSink, Top, TopSpec, Upsert, Values, arrivals, error_schema, filter, map_batches, offloaded_operator, project,
-    recursion, shared, step_operator, unnest, windows,
+    Aggregate, Arrival, Asof, Bundle, Closing, Drift, ERROR_KEY, EmitEvery, EmitOnClose, ErrorLives, Feature, Freeing, Gate, Join, Live, Lookup,
+    LookupJoin, Materialize, NotIn, Origins, Over, Predict, RecursionInput, RecursionOutput, ResidualJoin, Route, Rows, Scoring, Session,
+    SetOperator, Shape, SingleRow, Stateful, StepOperator, TemporalFilter, ToSink, Top, TopSpec, Upsert, Values, arrivals, error_schema, filter,
+    map_batches, offloaded_operator, project, recursion, shared, step_operator, unnest, windows,
 };
 use crate::render::{error_view, operator_name};
 
@@ -97,6 +97,7 @@ impl<'scope> Builder<'scope, '_> {
         let node = plan.node(id);
         let name = operator_name(&plan, id);
         let names = self.with.source_names.clone();
+        let origins = Origins::new(names.clone(), takes_rows_back(&plan, id));
         let inputs: Vec<Bundle<'scope>> = node.inputs.iter().map(|input| self.bundles[input.index()].clone()).collect();
         let schema_of = |input: usize| &plan.node(node.inputs[input]).schema;
         let appends = |input: usize| plan.node(node.inputs[input]).append_only;
@@ -107,9 +108,9 @@ impl<'scope> Builder<'scope, '_> {
                 self.stateful(&name, vec![(inputs[0].clone(), Route::keys(schema_of(0), key))], operator)
             }
             Op::Project { exprs } => {
-                map_batches(self.scope, &name, inputs[0].rows.clone(), project(name.clone(), exprs.clone(), node.schema.clone(), names))
+                map_batches(self.scope, &name, inputs[0].rows.clone(), project(name.clone(), exprs.clone(), node.schema.clone(), origins))
             }
-            Op::Filter { conjuncts } => map_batches(self.scope, &name, inputs[0].rows.clone(), filter(name.clone(), conjuncts.clone(), names)),
+            Op::Filter { conjuncts } => map_batches(self.scope, &name, inputs[0].rows.clone(), filter(name.clone(), conjuncts.clone(), origins)),
             Op::Union => {
                 let rows = self.scope.concatenate(inputs.iter().map(|input| input.rows.clone()));
                 let schema = node.schema.clone();
@@ -141,7 +142,7 @@ impl<'scope> Builder<'scope, '_> {
             }
             Op::Unnest { exprs, lists } => {
                 let parts = (exprs.clone(), lists.clone());
-                map_batches(self.scope, &name, inputs[0].rows.clone(), unnest(name.clone(), parts, node.schema.clone(), names))
+                map_batches(self.scope, &name, inputs[0].rows.clone(), unnest(name.clone(), parts, node.schema.clone(), origins))
             }
             Op::SetOperation { operation } => {
                 let columns = all_columns(&plan, node.inputs[0]);
@@ -190,7 +191,7 @@ impl<'scope> Builder<'scope, '_> {
             Op::Lookup { parts, at } => self.lookup(&name, id, (parts, *at), &inputs)?,
             Op::Predict { calls } => self.predict(&name, node, calls, &inputs[0])?,
             Op::Windows { time, windows: shape } => {
-                let map = windows(name.clone(), (*time, *shape), node.schema.clone(), names);
+                let map = windows(name.clone(), (*time, *shape), node.schema.clone(), origins);
                 map_batches(self.scope, &name, inputs[0].rows.clone(), map)
             }
             Op::Session { time, gap, keys } => {
@@ -254,7 +255,7 @@ impl<'scope> Builder<'scope, '_> {
     ) -> Result<Bundle<'scope>> {
         let plan = self.with.plan.clone();
         let node = plan.node(id);
-        let names = self.with.source_names.clone();
+        let origins = Origins::new(self.with.source_names.clone(), takes_rows_back(&plan, id));
         let schemas = [0, 1].map(|input: usize| &plan.node(node.inputs[input]).schema);
         // A value that NOT IN compares may be equal to one it does not match by key: NULL.
         let by: [Vec<usize>; 2] = keys.map(|keys| if kind.is_null_aware() { keys[1..].to_vec() } else { keys.clone() });
@@ -270,11 +271,11 @@ impl<'scope> Builder<'scope, '_> {
         }
         let rows_over = plan.rows_over(id, &self.horizons).map(|over| over.and_then(|(column, horizon)| self.freeing(column, horizon)));
         if kind != JoinKind::Inner {
-            let operator = ResidualJoin::new(name.to_string(), shape, residual.to_vec(), schemas, names);
+            let operator = ResidualJoin::new(name.to_string(), shape, residual.to_vec(), schemas, origins);
             return Ok(self.stateful(name, inputs, operator.freeing(over).forgetting(rows_over)));
         }
         let joined = self.stateful(name, inputs, Join::new(shape, over).forgetting(rows_over));
-        let kept = map_batches(self.scope, name, joined.rows, filter(name.to_string(), residual.to_vec(), names));
+        let kept = map_batches(self.scope, name, joined.rows, filter(name.to_string(), residual.to_vec(), origins));
         Ok(Bundle { rows: kept.rows, errors: self.scope.concatenate([joined.errors, kept.errors]) })
     }
 
@@ -360,14 +361,25 @@ impl<'scope> Builder<'scope, '_> {
         step_operator(self.scope, name, inputs.into_iter().map(|(input, route)| (input.rows, route)).collect(), operator)
     }
 
+    /// The error rows of a node and of all below it, each with the place of its row.
+    fn errors_of(&mut self, name: &str, node: NodeId, errors: Rows<'scope>) -> Result<Rows<'scope>> {
+        if !takes_rows_back_below(&self.with.plan, node) {
+            return Ok(errors);
+        }
+        let route = Route::keys(&error_schema(), &ERROR_KEY);
+        let errors = Bundle { rows: errors.clone(), errors };
+        Ok(self.stateful(name, vec![(errors, route)], ErrorLives::new(self.with.source_names.clone())?).rows)
+    }
+
     /// Ends every view in its logs and every sink in its queue; one probe each.
     fn exports(&mut self) -> Result<Vec<ProbeHandle<u64>>> {
         let plan = self.with.plan.clone();
         let mut probes = Vec::new();
         for view in &plan.views {
             let probe = ProbeHandle::new();
-            let bundle = &self.bundles[view.node.index()];
-            for (name, rows) in [(view.name.clone(), bundle.rows.clone()), (error_view(&view.name), bundle.errors.clone())] {
+            let bundle = self.bundles[view.node.index()].clone();
+            let errors = self.errors_of(&error_view(&view.name), view.node, bundle.errors)?;
+            for (name, rows) in [(view.name.clone(), bundle.rows), (error_view(&view.name), errors)] {
                 match self.with.logs.get(&name) {
                     Some(log) => {
                         let end = Materialize { log: log.clone(), progress: self.with.progress.clone() };
@@ -398,6 +410,30 @@ impl<'scope> Builder<'scope, '_> {
         }
         Ok(probes)
     }
+}
+
+/// Whether it judges rows one by one, and sees some again when they are taken back.
+fn takes_rows_back(plan: &Plan, node: NodeId) -> bool {
+    let judges = match &plan.node(node).op {
+        Op::Project { exprs } => exprs.iter().any(|expr| expr.as_column().is_none()),
+        Op::Join { residual, .. } => !residual.is_empty(),
+        Op::Filter { .. } | Op::Unnest { .. } | Op::Windows { .. } => true,
+        _ => false,
+    };
+    judges && plan.node(node).inputs.iter().any(|input| !plan.node(*input).append_only)
+}
+
+/// Of the node, or of one below it.
+fn takes_rows_back_below(plan: &Plan, node: NodeId) -> bool {
+    let mut below = vec![false; node.index() + 1];
+    below[node.index()] = true;
+    // Inputs stand before what reads them.
+    for index in (0..=node.index()).rev() {
+        if below[index] {
+            plan.nodes[index].inputs.iter().for_each(|input| below[input.index()] = true);
+        }
+    }
+    (0..below.len()).any(|index| below[index] && takes_rows_back(plan, NodeId(index as u32)))
 }
 
 /// Only then may arrivals be folded away: a lookup at (q, s) with a finite s must still tell which had come.

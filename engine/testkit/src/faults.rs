@@ -2,6 +2,7 @@
 //! wrong in its way; the product knows nothing of it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use freshet_core::{AggregateFunction, Column, Comparison, Epoch, ExprRef, Format, JoinKind, Node, NodeId, Op, Plan, SetOperation, Value, Windows};
@@ -35,6 +36,7 @@ pub enum Fault {
     MaxForMin,
     BelievesRowsStay,
     NullForZeroCount,
+    WrongTie,
     // In what comes in.
     LostRow,
     LostInsertion,
@@ -52,12 +54,19 @@ pub enum Fault {
     EmptyAsNull,
     NullsDropped,
     StaleAtTheEnd,
+    // In what is kept beside the rows.
+    LostCheckpointEntry,
+    StaleErrorRow,
+    LostErrorRow,
 }
+
+/// The error rows of a view at some epochs: field and reason, with counts.
+pub type Errors = Vec<(Epoch, BTreeMap<(String, String), i64>)>;
 
 pub type Changes = Vec<(Vec<Value>, Epoch, i64)>;
 
 impl Fault {
-    pub const ALL: [Fault; 38] = [
+    pub const ALL: [Fault; 42] = [
         Fault::LostConjunct,
         Fault::LostFilter,
         Fault::EdgeOffByOne,
@@ -81,6 +90,7 @@ impl Fault {
         Fault::MaxForMin,
         Fault::BelievesRowsStay,
         Fault::NullForZeroCount,
+        Fault::WrongTie,
         Fault::LostRow,
         Fault::LostInsertion,
         Fault::RowTwice,
@@ -96,6 +106,9 @@ impl Fault {
         Fault::EmptyAsNull,
         Fault::NullsDropped,
         Fault::StaleAtTheEnd,
+        Fault::LostCheckpointEntry,
+        Fault::StaleErrorRow,
+        Fault::LostErrorRow,
     ];
 
     /// Puts the mistake into the plan that the engine runs; true if the plan has a place for it.
@@ -165,6 +178,7 @@ impl Fault {
                 *op = Op::Project { exprs: keys.iter().map(column).collect() };
                 true
             }
+            (Fault::WrongTie, Op::Top { order, .. } | Op::Over { order, .. }) if !order.is_empty() => order.pop().is_some(),
             (_, Op::Join { kind, left_keys, right_keys, nulls_equal, residual }) => match self {
                 Fault::NullKeyMatches => !std::mem::replace(nulls_equal, true),
                 Fault::LostPadding if *kind == JoinKind::Left => {
@@ -290,6 +304,45 @@ impl Fault {
         }
         before != *changes
     }
+}
+
+impl Fault {
+    /// Puts the mistake into the error rows that the engine gave; true if it changed anything.
+    pub fn in_errors(self, errors: &mut Errors) -> bool {
+        let Some(last) = errors.len().checked_sub(1) else { return false };
+        match self {
+            Fault::LostErrorRow => errors[last].1.pop_first().is_some(),
+            Fault::StaleErrorRow => {
+                let gone = errors[..last].iter().flat_map(|(_, rows)| rows).find(|(error, count)| errors[last].1.get(*error).unwrap_or(&0) < *count);
+                let stale = gone.map(|(error, count)| (error.clone(), *count));
+                errors[last].1.extend(stale.clone());
+                stale.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts the mistake into the checkpoint in a folder; true if it changed anything.
+    pub fn in_checkpoint(self, folder: &Path) -> bool {
+        if self != Fault::LostCheckpointEntry {
+            return false;
+        }
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.partition(|path| path.is_dir());
+        let is_manifest = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"));
+        let newest = files.into_iter().filter(is_manifest).max();
+        newest.is_some_and(|manifest| lose_shard(&manifest).is_some()) || folders.iter().any(|folder| self.in_checkpoint(folder))
+    }
+}
+
+/// The first shard of the last operator that has any.
+fn lose_shard(manifest: &Path) -> Option<()> {
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest).ok()?).ok()?;
+    let states = json.get_mut("states")?.as_object_mut()?;
+    let shards = states.values_mut().filter_map(serde_json::Value::as_object_mut).filter(|shards| !shards.is_empty()).last()?;
+    let first = shards.keys().next()?.clone();
+    shards.remove(&first);
+    std::fs::write(manifest, serde_json::to_vec(&json).ok()?).ok()
 }
 
 fn remove_first(changes: &mut Changes, fits: impl Fn(&(Vec<Value>, Epoch, i64)) -> bool) {

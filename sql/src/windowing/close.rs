@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, Result as PlanResult};
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{Distinct, Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::refusal::{Refusal, Result};
 use crate::windowing::node::{END, WindowTvf, unit_of};
@@ -118,6 +118,7 @@ fn ends(plan: &LogicalPlan) -> Vec<usize> {
         LogicalPlan::TableScan(scan) => named_end(&scan.projected_schema),
         LogicalPlan::Projection(projection) => of(&projection.expr, &projection.input),
         LogicalPlan::Aggregate(aggregate) => of(&aggregate.group_expr, &aggregate.input),
+        LogicalPlan::Distinct(Distinct::On(distinct)) => of(&distinct.select_expr, &distinct.input),
         LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_) => ends(plan.inputs()[0]),
         LogicalPlan::Join(join) => {
             let width = join.left.schema().fields().len();

@@ -4,8 +4,6 @@
 //! Candidates of a step are gathered first and judged as one batch; then the step is gone through again, in the order of epochs, with the
 //! verdicts: each row counts its partners, and what an epoch makes of that is put out once.
 
-use std::sync::Arc;
-
 use arrow::array::BooleanArray;
 use arrow::datatypes::SchemaRef;
 use freshet_core::{Batch, Epoch, ExprRef, JoinKind, Result};
@@ -15,7 +13,7 @@ use crate::operators::joins::Shape;
 use crate::operators::joins::forget::{Forgetting, Marks, NEVER_OVER};
 use crate::operators::joins::given::{At, Given};
 use crate::operators::joins::parts::{Facts, Parts, pair_schema};
-use crate::operators::{ErrorRows, Freeing, Output, Stateful, StepOperator};
+use crate::operators::{ErrorRows, Freeing, Origins, Output, Stateful, StepOperator};
 use crate::state::{Bytes, RowBag, ShardedMap, put_i64};
 
 /// Candidates that are judged together; a bound of memory.
@@ -28,7 +26,7 @@ pub struct ResidualJoin {
     residual: Vec<ExprRef>,
     /// Of a pair of candidates.
     pair: SchemaRef,
-    sources: Arc<[String]>,
+    origins: Origins,
     keys: ShardedMap<[RowBag<Partners>; 2]>,
     freeing: Option<Freeing>,
     forgetting: Forgetting,
@@ -83,14 +81,14 @@ struct Pass {
 }
 
 impl ResidualJoin {
-    pub fn new(name: String, shape: Shape, residual: Vec<ExprRef>, inputs: [&SchemaRef; 2], sources: Arc<[String]>) -> ResidualJoin {
+    pub fn new(name: String, shape: Shape, residual: Vec<ExprRef>, inputs: [&SchemaRef; 2], origins: Origins) -> ResidualJoin {
         assert!(!residual.is_empty() && shape.kind != JoinKind::Inner && !shape.kind.is_null_aware());
         ResidualJoin {
             name,
             shape,
             residual,
             pair: pair_schema(inputs),
-            sources,
+            origins,
             keys: ShardedMap::default(),
             freeing: None,
             forgetting: Forgetting::default(),
@@ -142,7 +140,7 @@ impl ResidualJoin {
     /// The second pass over what was noted, with the verdicts on its candidates.
     fn settle(&self, given: &Given, parts: &mut Parts, pass: &mut Pass, out: &mut Output) {
         let candidates = parts.take_pairs(&self.pair, given, &self.shape);
-        let mut errors = ErrorRows::new(&self.name, self.sources.clone());
+        let mut errors = ErrorRows::new(&self.name, self.origins.clone());
         let verdicts: Vec<BooleanArray> = candidates
             .iter()
             .map(|batch| {

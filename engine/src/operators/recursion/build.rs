@@ -14,7 +14,7 @@ use timely::order::Product;
 use super::rounds::{Round, Rows, check, round};
 use crate::edge::{Edge, EdgeBuilder};
 use crate::operators::harness::{Bundle, Rows as Edges};
-use crate::operators::{ErrorRows, error_schema};
+use crate::operators::{ErrorRows, Origins, error_schema};
 
 /// Builds the loop. `inputs[0]` is the base, whose columns are `schema`. Errors: Invalid for columns without order.
 pub fn recursion<'scope>(
@@ -64,7 +64,7 @@ fn end_of<'scope>(name: &str, rows: Rows<'scope, Round>) -> (Rows<'scope, Round>
 /// One error row for each row that a round too many would have brought.
 fn endless<'scope>(name: &str, rows: Rows<'scope, Round>) -> Result<Rows<'scope, Round>> {
     let codec = KeyCodec::for_schema(&error_schema())?;
-    let mut errors = ErrorRows::new(name, std::sync::Arc::new([]));
+    let mut errors = ErrorRows::new(name, Origins::default());
     let reason = format!("the recursion goes on after {RECURSION_ROUNDS_MAX} rounds; its rows are those found so far");
     errors.push_at(0, 1, 0, "", &reason, None);
     let batch = errors.finish().expect("one row was pushed");

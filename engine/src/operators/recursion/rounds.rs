@@ -1,8 +1,6 @@
 //! One round of a recursion: each node of its body over collections of encoded rows. In: the arguments. Out: the rows of the last node, and
 //! what could not be computed, both retractable.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, SchemaRef};
 use differential_dataflow::{AsCollection, VecCollection};
@@ -12,7 +10,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::order::Product;
 
-use crate::operators::{Output, error_schema, filter, project};
+use crate::operators::{Origins, Output, error_schema, filter, project};
 
 /// The epoch, and the round.
 pub type Round = Product<u64, u64>;
@@ -34,9 +32,11 @@ pub fn round<'scope>(name: &str, body: &RecursionBody, arguments: &[Rows<'scope,
         let rows = match &node.op {
             Op::Argument { index } => arguments[*index].clone(),
             Op::Project { exprs } => {
-                by_row(inputs[0].clone(), schema_of(0), Box::new(project(name.to_string(), exprs.clone(), node.schema.clone(), Arc::new([]))))?
+                by_row(inputs[0].clone(), schema_of(0), Box::new(project(name.to_string(), exprs.clone(), node.schema.clone(), Origins::default())))?
             }
-            Op::Filter { conjuncts } => by_row(inputs[0].clone(), schema_of(0), Box::new(filter(name.to_string(), conjuncts.clone(), Arc::new([]))))?,
+            Op::Filter { conjuncts } => {
+                by_row(inputs[0].clone(), schema_of(0), Box::new(filter(name.to_string(), conjuncts.clone(), Origins::default())))?
+            }
             Op::Union => {
                 let mut inputs = inputs.into_iter();
                 let first = inputs.next().ok_or_else(|| Error::internal(format!("{name}: a union of nothing")))?;
@@ -50,7 +50,7 @@ pub fn round<'scope>(name: &str, body: &RecursionBody, arguments: &[Rows<'scope,
                 if residual.is_empty() {
                     joined
                 } else {
-                    by_row(joined, &node.schema, Box::new(filter(name.to_string(), residual.clone(), Arc::new([]))))?
+                    by_row(joined, &node.schema, Box::new(filter(name.to_string(), residual.clone(), Origins::default())))?
                 }
             }
             other => return Err(Error::internal(format!("{name}: {other:?} in the body of a recursion"))),

@@ -30,15 +30,18 @@ pub enum Verdict {
     Failed(usize, String),
 }
 
-/// C4: an error only if one conjunct fails and every other is true. One that is not true decides, wherever it stands.
+/// C4: an error only if one conjunct fails and no other is false. One that is false decides, wherever it stands; one that is NULL does not, as
+/// NULL AND an error is an error.
 pub fn judge(conjuncts: &[ExprRef], row: &RecordBatch) -> Verdict {
     let results: Vec<Result<Value, String>> = conjuncts.iter().map(|conjunct| evaluate(conjunct.as_ref(), row)).collect();
-    if results.iter().flatten().any(|value| *value != Value::Bool(true)) {
+    if results.iter().flatten().any(|value| *value == Value::Bool(false)) {
         return Verdict::Dropped;
     }
+    let kept = results.iter().flatten().all(|value| *value == Value::Bool(true));
     match results.into_iter().enumerate().find_map(|(index, result)| Some((index, result.err()?))) {
         Some((index, message)) => Verdict::Failed(index, message),
-        None => Verdict::Kept,
+        None if kept => Verdict::Kept,
+        None => Verdict::Dropped,
     }
 }
 

@@ -13,12 +13,15 @@ use crate::queries::generator::Generator;
 use crate::queries::tree::Node;
 
 /// The tables of every case: rows that stay, rows that change, rows that replace each other by key.
-pub const SOURCES: &str = "
+const SOURCES: &str = "
 SET clock = 'event';
-CREATE SOURCE plain (id BIGINT, k VARCHAR, g INT, x DOUBLE, ts TIMESTAMP(3), WATERMARK FOR ts) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
-CREATE SOURCE changing (k VARCHAR, h INT, n BIGINT, y DOUBLE, flag BOOLEAN, at TIMESTAMP(3), WATERMARK FOR at) WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON;
+CREATE SOURCE plain (id BIGINT, k VARCHAR, g INT, x DOUBLE, ts TIMESTAMP(3), WATERMARK FOR ts{lateness}) WITH (connector = 'memory') FORMAT PLAIN ENCODE JSON;
+CREATE SOURCE changing (k VARCHAR, h INT, n BIGINT, y DOUBLE, flag BOOLEAN, at TIMESTAMP(3), WATERMARK FOR at{lateness}) WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON;
 CREATE SOURCE keyed (k VARCHAR PRIMARY KEY NOT ENFORCED, r INT, z DOUBLE, w TIMESTAMP(3), WATERMARK FOR w) WITH (connector = 'memory') FORMAT UPSERT ENCODE JSON;
 ";
+
+/// Rules of windows that may be emitted when they close.
+const WINDOWS: [&str; 4] = ["tumble", "hop", "cumulate", "session"];
 
 /// What can happen in the input of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,10 @@ pub struct Case {
     pub seed: u64,
     pub wild: bool,
     pub query: Node,
+    /// Rows of the tables may be too late, so that state is freed.
+    pub late: bool,
+    /// When the view tells: at once, or what stands here.
+    pub emit: &'static str,
     /// By source; filled by [`Case::fill`], because it takes the compiled plan to know the tables.
     pub records: BTreeMap<String, Vec<RawRecord>>,
 }
@@ -46,7 +53,33 @@ pub struct Case {
 impl Case {
     pub fn new(seed: u64) -> Case {
         let wild = seed % 3 == 2;
-        Case { seed, wild, query: Generator::new(seed, wild).query(), records: BTreeMap::new() }
+        let query = Generator::new(seed, wild).query();
+        let windowed = WINDOWS.iter().any(|window| query.rules().contains(window));
+        let emit = match seed % 10 {
+            3 | 7 if windowed => " EMIT ON WINDOW CLOSE",
+            9 => " EMIT EVERY INTERVAL '5 seconds'",
+            _ => "",
+        };
+        Case { seed, wild, query, late: seed % 5 == 4, emit, records: BTreeMap::new() }
+    }
+
+    /// The script of the case: tables, the view `v` and a sink of its changes.
+    pub fn script(&self) -> String {
+        let sources = SOURCES.replace("{lateness}", if self.late { ", LATENESS INTERVAL '4 seconds'" } else { "" });
+        format!("{sources}{};\nCREATE SINK out FROM v WITH (connector = 'memory') FORMAT DEBEZIUM ENCODE JSON", self.view())
+    }
+
+    /// The statement that creates its view.
+    pub fn view(&self) -> String {
+        format!("CREATE MATERIALIZED VIEW v AS {}{}", self.query.sql(), self.emit)
+    }
+
+    /// The rules that made it.
+    pub fn rules(&self) -> BTreeSet<&'static str> {
+        let mut rules = self.query.rules();
+        rules.extend(self.late.then_some("lateness"));
+        rules.extend((!self.emit.is_empty()).then_some(if self.emit.contains("CLOSE") { "emit_on_close" } else { "emit_every" }));
+        rules
     }
 
     /// Makes the records of the plan's sources.

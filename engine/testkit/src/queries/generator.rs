@@ -10,30 +10,45 @@ use rand::{Rng, SeedableRng};
 
 use crate::queries::tree::{Kind, Node, Type};
 
-/// Kinds of clauses that a case has or has not.
-pub const CLAUSES: [&str; 22] = [
+/// Kinds of clauses that a case has or has not. What stands here twice is there more often.
+pub const CLAUSES: [&str; 37] = [
     "inner_join",
     "left_join",
     "right_join",
     "full_join",
     "cross_join",
+    "asof_join",
+    "lookup_join",
+    "unnest",
+    "lateral",
     "exists",
     "in_subquery",
     "scalar_subquery",
+    "subquery_item",
+    "group_by",
     "group_by",
     "grouping_sets",
     "distinct",
+    "distinct_on",
     "union",
     "intersect",
     "except",
     "derived",
+    "derived",
     "cte",
+    "recursion",
+    "values",
     "tumble",
     "hop",
+    "cumulate",
+    "session",
     "top_n",
     "limit",
+    "qualify",
     "over",
     "temporal",
+    "nested",
+    "json",
 ];
 
 /// A column that can be named.
@@ -55,7 +70,7 @@ pub struct Generator {
 impl Generator {
     pub fn new(seed: u64, wild: bool) -> Generator {
         let mut random = StdRng::seed_from_u64(seed ^ 0x5eed_0000_0000);
-        let count = random.random_range(1..=4);
+        let count = random.random_range(1..=5);
         let clauses = (0..count).map(|_| CLAUSES[random.random_range(0..CLAUSES.len())]).collect();
         Generator { random, clauses, names: 0, wild }
     }
@@ -73,6 +88,14 @@ impl Generator {
     /// Whether to use a clause here, if the case has it at all.
     pub(crate) fn uses(&mut self, clause: &str, chance: f64) -> bool {
         self.has(clause) && self.random.random_bool(chance)
+    }
+
+    /// The type of a column, nested only where the case has such.
+    pub(crate) fn any_type(&mut self) -> Type {
+        if self.uses("json", 0.3) {
+            return Type::Json;
+        }
+        if self.uses("nested", 0.4) { self.one(&Type::NESTED) } else { self.one(&Type::SCALARS) }
     }
 
     pub(crate) fn name(&mut self) -> String {

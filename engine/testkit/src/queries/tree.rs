@@ -20,10 +20,19 @@ pub enum Type {
     Text,
     Bool,
     Time,
+    /// Of integers.
+    List,
+    /// Of an integer `a` and a text `b`.
+    Struct,
+    /// From texts to integers.
+    Map,
+    /// A text that holds JSON.
+    Json,
 }
 
 impl Type {
-    pub const ALL: [Type; 5] = [Type::Int, Type::Double, Type::Text, Type::Bool, Type::Time];
+    pub const SCALARS: [Type; 5] = [Type::Int, Type::Double, Type::Text, Type::Bool, Type::Time];
+    pub const NESTED: [Type; 3] = [Type::List, Type::Struct, Type::Map];
 
     /// The smallest expression of the type.
     fn plainest(self) -> &'static str {
@@ -33,6 +42,10 @@ impl Type {
             Type::Text => "'a'",
             Type::Bool => "TRUE",
             Type::Time => "TIMESTAMP '2025-01-01 00:00:00'",
+            Type::List => "make_array(CAST(1 AS BIGINT))",
+            Type::Struct => "named_struct('a', CAST(1 AS BIGINT), 'b', 'x')",
+            Type::Map => "map(make_array('p', 'q'), make_array(CAST(1 AS BIGINT), CAST(2 AS BIGINT)))",
+            Type::Json => "'{\"a\": 1}'",
         }
     }
 }

@@ -18,8 +18,9 @@ use datafusion::sql::sqlparser::ast::{CastKind, DataType, Expr, Query, Spanned, 
 use freshet_core::{Epoch, Error, Result};
 
 use crate::check::is_now_call;
-use crate::lateral::unfolded;
+use crate::dependent::unfolded;
 use crate::set_operation::numbered;
+use crate::shown::counted_questions;
 use crate::subquery::runnable;
 use crate::windowing::in_batch_form;
 
@@ -77,7 +78,8 @@ fn context() -> Result<&'static SessionContext> {
 /// Runs the plan by DataFusion's default rules. Errors: Invalid, the message of whichever row failed.
 pub(crate) fn execute(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
     let context = context()?;
-    let plan = unfolded(plan).and_then(numbered).and_then(runnable).map_err(|error| Error::invalid(error.strip_backtrace()))?;
+    let plan =
+        counted_questions(plan).and_then(unfolded).and_then(numbered).and_then(runnable).map_err(|error| Error::invalid(error.strip_backtrace()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| Error::unavailable(error.to_string()))?;
     let run = async {
         let state = context.state();

@@ -12,10 +12,13 @@ use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuant
 use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Operator, UserDefinedLogicalNodeCore, lit,
+    Aggregate, BinaryExpr, Expr, Extension, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Projection, UserDefinedLogicalNodeCore, lit,
 };
 
 use crate::lower::is_single_row;
+
+/// What the column of an IN is called; no user can type it unquoted.
+const ELEMENT: &str = "freshet$element";
 
 /// The one row of its input; a row of NULLs if there is none. More than one are an error and no row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -110,10 +113,10 @@ fn single(subquery: Subquery) -> Result<Subquery> {
 /// or not. Its other uses become `= ANY`, which they take apart into what is true and what is unknown.
 pub(crate) fn runnable(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
-        let LogicalPlan::Filter(filter) = node else { return node.map_expressions(|expr| expr.transform_up(|part| Ok(as_any(part)))) };
+        let LogicalPlan::Filter(filter) = node else { return node.map_expressions(|expr| expr.transform_up(as_any)) };
         let conjuncts = split_conjunction_owned(filter.predicate).into_iter().map(|conjunct| match conjunct {
             Expr::InSubquery(InSubquery { expr, subquery, negated: false }) => Ok(in_subquery(expr, subquery, false).data),
-            other => other.transform_up(|part| Ok(as_any(part))).data(),
+            other => other.transform_up(as_any).data(),
         });
         let predicate = conjunction(conjuncts.collect::<Result<Vec<Expr>>>()?).expect("a filter has a condition");
         Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
@@ -121,18 +124,22 @@ pub(crate) fn runnable(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-fn as_any(expr: Expr) -> Transformed<Expr> {
+fn as_any(expr: Expr) -> Result<Transformed<Expr>> {
     let (expr, subquery, negated) = match expr {
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => (expr, subquery, negated),
         // What always has a row exists; grouped by what correlates it, it would not.
-        Expr::Exists(Exists { subquery, negated }) if is_single_row(&subquery.subquery) => return Transformed::yes(lit(!negated)),
-        other => return Transformed::no(other),
+        Expr::Exists(Exists { subquery, negated }) if is_single_row(&subquery.subquery) => return Ok(Transformed::yes(lit(!negated))),
+        other => return Ok(Transformed::no(other)),
     };
     if is_single_row(&subquery.subquery) {
-        return in_subquery(expr, subquery, negated);
+        return Ok(in_subquery(expr, subquery, negated));
     }
+    // Rows of the query's own table would be taken for the row that asks.
+    let element = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0))).alias(ELEMENT);
+    let named = LogicalPlan::Projection(Projection::try_new(vec![element], subquery.subquery.clone())?);
+    let subquery = subquery.with_plan(Arc::new(named));
     let any = Expr::SetComparison(SetComparison { expr, subquery, op: Operator::Eq, quantifier: SetQuantifier::Any });
-    Transformed::yes(if negated { Expr::Not(Box::new(any)) } else { any })
+    Ok(Transformed::yes(if negated { Expr::Not(Box::new(any)) } else { any }))
 }
 
 fn has_value(expr: &Expr) -> bool {

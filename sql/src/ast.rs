@@ -265,11 +265,12 @@ pub struct CreateFunction {
     pub class: String,
 }
 
-/// `CREATE [OR REPLACE] VIEW`: a name for a query.
+/// `CREATE [OR REPLACE] VIEW [IF NOT EXISTS]`: a name for a query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateView {
     pub name: Ident,
     pub or_replace: bool,
+    pub if_not_exists: bool,
     pub query: Box<Query>,
 }
 

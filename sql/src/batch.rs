@@ -17,8 +17,10 @@ use crate::ast::{CreateFeatureView, Stmt, normal_name};
 use crate::bind::plan_query;
 use crate::compile::{Program, on_large_stack};
 use crate::context::{Catalog, Relation};
+use crate::dependent::unfolded;
 use crate::execute::{execute_plainly, memory_table, with_now};
 use crate::parse::parse_query;
+use crate::shown::counted_questions;
 use crate::tables::complete;
 use crate::temporal::without_asof;
 use crate::ties::settle_ties;
@@ -41,7 +43,12 @@ pub fn evaluate(program: &Program, view: &str, tables: &BTreeMap<String, RecordB
 fn evaluate_here(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>, at: Epoch) -> Result<RecordBatch> {
     let schema = program.plan.view(view).ok_or_else(|| Error::invalid(format!("there is no view named {view}")))?.schema.clone();
     let plan = plan_of(program, view, tables, at)?;
-    let settled = settle_ties(plan).and_then(without_asof).and_then(in_batch_form).map_err(|error| Error::invalid(error.strip_backtrace()))?;
+    let settled = counted_questions(plan)
+        .and_then(unfolded)
+        .and_then(settle_ties)
+        .and_then(without_asof)
+        .and_then(in_batch_form)
+        .map_err(|error| Error::invalid(error.strip_backtrace()))?;
     refuse_lookups(&settled, view)?;
     let batches = execute_plainly(settled)?;
     let parts = batches

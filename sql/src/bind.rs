@@ -7,12 +7,15 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement};
 
-use crate::check::{check_maintained, first_now, function_named_in};
+use crate::check::{check_maintained, first_now, function_named_in, place_named_in};
 use crate::context::Catalog;
 use crate::count::one_argument;
+use crate::dependent::unfolded;
+use crate::distinct_names::told_apart;
 use crate::fields::name_fields;
+use crate::first_with_ties::as_ranks;
 use crate::fold::fold_lookups;
-use crate::lateral::unfolded;
+use crate::interval::spelled;
 use crate::now::{mentions_now, readable};
 use crate::optimise::{analyse, optimise};
 use crate::predict::{bind_predictions, first_prediction};
@@ -21,6 +24,7 @@ use crate::refusal::{Refusal, Result};
 use crate::set_operation::counted;
 use crate::subquery::guarded;
 use crate::ties::settle_ties;
+use crate::tuples::by_parts;
 use crate::unread::spell_unread;
 use crate::using::merge_using;
 use crate::windowing::{fuse_sessions, place_arrivals, place_windows, spell_bounds};
@@ -48,6 +52,10 @@ pub(crate) fn plan_query(query: &Query, catalog: &Catalog) -> Result<LogicalPlan
     one_argument(&mut bound);
     spell_unread(&mut bound)?;
     merge_using(&mut bound, catalog)?;
+    told_apart(&mut bound);
+    by_parts(&mut bound);
+    as_ranks(&mut bound);
+    spelled(&mut bound);
     let folded = fold_lookups(bound, catalog);
     let planner = SqlToRel::new_with_options(catalog, parser_options());
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(folded))).map_err(|error| placed(error.into(), query))?;
@@ -79,7 +87,7 @@ pub(crate) fn placed(mut refusal: Refusal, query: &Query) -> Refusal {
         refusal.place = first_now(query);
     }
     if refusal.place.is_none() {
-        refusal.place = function_named_in(query, &refusal.message);
+        refusal.place = place_named_in(query, &refusal.message).or_else(|| function_named_in(query, &refusal.message));
     }
     match refusal.place {
         Some(_) => refusal,

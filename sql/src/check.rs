@@ -13,6 +13,7 @@ use freshet_core::{ServiceDef, TrainingMode};
 
 use crate::context::Catalog;
 use crate::error::nearest;
+use crate::first_with_ties::ranked;
 use crate::fold::{features_name, lookup_alias, lookup_service, lookup_time, normal};
 use crate::refusal::{Refusal, Result};
 use crate::training::asked_of;
@@ -38,6 +39,46 @@ pub(crate) fn function_named_in(query: &Query, message: &str) -> Option<Location
     let message = message.to_lowercase();
     let words: Vec<&str> = message.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
     find_function(query, |function| words.contains(&function_name(function).as_str()))
+}
+
+/// Where a recursion or a column stands that a message without a place is about.
+pub(crate) fn place_named_in(query: &Query, message: &str) -> Option<Location> {
+    let mut named = Named { message, place: None };
+    let _ = query.visit(&mut named);
+    named.place.filter(|place| place.line > 0)
+}
+
+struct Named<'a> {
+    message: &'a str,
+    place: Option<Location>,
+}
+
+impl Visitor for Named<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for cte in query.with.iter().filter(|with| with.recursive).flat_map(|with| &with.cte_tables) {
+            let name = normal(&cte.alias.name);
+            if self.message.contains("recursive part") && self.message.split(' ').any(|word| word == name) {
+                self.place = Some(cte.alias.name.span.start);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The last one: what knows no place is an ORDER BY, which stands at the end.
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let parts = match expr {
+            Expr::Identifier(name) => std::slice::from_ref(name),
+            Expr::CompoundIdentifier(parts) => parts.as_slice(),
+            _ => return ControlFlow::Continue(()),
+        };
+        let name = parts.iter().map(normal).collect::<Vec<_>>().join(".");
+        if self.message == format!("column '{name}' not found") {
+            self.place = parts.first().map(|part| part.span.start);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn is_now_name(function: &Function) -> bool {
@@ -84,12 +125,11 @@ impl Visitor for Check<'_> {
     type Break = Box<Refusal>;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Box<Refusal>> {
-        if let Some(fetch) = query.fetch.as_ref().filter(|fetch| fetch.with_ties || fetch.percent) {
-            return stop(
-                Refusal::new("FETCH takes a number of rows in a view, neither PERCENT nor WITH TIES")
-                    .help("… WITH TIES: QUALIFY rank() OVER (ORDER BY …) <= n")
-                    .at(fetch.span()),
-            );
+        if let Some(fetch) = query.fetch.as_ref().filter(|fetch| fetch.percent) {
+            return stop(Refusal::new("FETCH takes a number of rows in a view, not a PERCENT").help("FETCH FIRST 10 ROWS ONLY").at(fetch.span()));
+        }
+        if let (Some(fetch), Some(Err(reason))) = (&query.fetch, ranked(query)) {
+            return stop(Refusal::new(reason).help("… QUALIFY rank() OVER (ORDER BY …) <= n").at(fetch.span()));
         }
         check_body(&query.body)
     }

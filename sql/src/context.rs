@@ -20,6 +20,7 @@ use freshet_core::{ModelDef, ServiceDef, TrainingMode};
 
 use crate::error::nearest;
 use crate::flink;
+use crate::interval;
 use crate::json::{self, JsonOperators};
 use crate::prediction::function_named;
 use crate::quality;
@@ -151,6 +152,11 @@ impl Functions {
         FUNCTIONS.get_or_init(Functions::build)
     }
 
+    /// DataFusion's scalar function of this name.
+    pub fn scalar(&self, name: &str) -> Arc<ScalarUDF> {
+        Arc::clone(&self.scalar[name])
+    }
+
     /// Whether there is a scalar function of this name.
     pub fn has(&self, name: &str) -> bool {
         self.scalar.contains_key(name)
@@ -168,7 +174,7 @@ impl Functions {
         };
         functions.expr_planners.push(Arc::new(JsonOperators));
         let own = std::iter::once(ScalarUDF::from(NowFunction::new())).chain(marker_functions()).chain([proctime_function()]);
-        let own = own.chain(flink::functions()).chain(json::functions()).map(Arc::new);
+        let own = own.chain(flink::functions()).chain(json::functions()).chain([interval::function()]).map(Arc::new);
         for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(own) {
             functions.scalar.extend(names(function.name(), function.aliases()).map(|name| (name, function.clone())));
         }

@@ -91,7 +91,12 @@ impl<'a> Pipeline<'a> {
             Stmt::CreateSecret(secret) => self.create_secret(secret),
             Stmt::CreateFunction(function) => self.create_function(function),
             Stmt::CreateSource(source) => self.create_source(source),
-            Stmt::CreateView(view) => self.create_view(&view.name, view.or_replace, &view.query),
+            Stmt::CreateView(view) => {
+                if view.if_not_exists && !self.is_new(&view.name, true)? {
+                    return Ok(());
+                }
+                self.create_view(&view.name, view.or_replace, &view.query)
+            }
             Stmt::CreateMaterializedView(view) => {
                 if self.is_new(&view.name, view.if_not_exists)? {
                     self.create_materialized_view(&view.name, &view.query, &view.emit)?;

@@ -59,7 +59,8 @@ impl Display for Stmt {
             }
             Stmt::CreateSource(source) => source.fmt(f),
             Stmt::CreateView(view) => {
-                write!(f, "CREATE {}VIEW {} AS\n{}", if view.or_replace { "OR REPLACE " } else { "" }, view.name, query_text(&view.query))
+                let replace = if view.or_replace { "OR REPLACE " } else { "" };
+                write!(f, "CREATE {replace}VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, query_text(&view.query))
             }
             Stmt::CreateMaterializedView(view) => {
                 write!(f, "CREATE MATERIALIZED VIEW {}{} AS\n{}", if_not_exists(view.if_not_exists), view.name, query_text(&view.query))?;

@@ -104,6 +104,24 @@ fn in_our_words(message: String) -> Refusal {
         return Refusal::new("this subquery is used as a value, and may have more than one row for a row of the query")
             .help("aggregate it: (SELECT max(…) …); or LEFT JOIN LATERAL (SELECT … LIMIT 1) AS t ON true");
     }
+    if let Some(unknown) = message.strip_prefix("No field named ") {
+        let name = unknown.split(". ").next().unwrap_or_default().split(".\n").next().unwrap_or_default().trim_end_matches('.');
+        let columns: Vec<&str> = unknown.split("Valid fields are ").nth(1).map_or(Vec::new(), |known| known.split(", ").collect());
+        let own = |column: &&str| column.rsplit('.').next().unwrap_or_default().to_string();
+        let short = own(&name);
+        let known: Vec<String> = columns.iter().map(own).collect();
+        let refusal = Refusal::new(format!("column '{name}' not found"));
+        let close = nearest(&short, known.iter().map(String::as_str)).and_then(|close| columns.iter().find(|column| own(column) == close));
+        return match close {
+            Some(close) => refusal.help(format!("possible column {close}")),
+            None => refusal,
+        };
+    }
+    if let Some((columns, names)) = message.strip_prefix("Source table contains ").and_then(|rest| rest.split_once(" columns but only ")) {
+        let names = names.split(' ').next().unwrap_or_default();
+        return Refusal::new(format!("{names} names or values stand beside {columns} columns"))
+            .help("as many as there are columns: … AS t (a, b); (a, b) IN (SELECT c, d …)");
+    }
     // Syntax trees printed for developers.
     Refusal::new(message.split(" { ").next().unwrap_or_default().trim_end_matches(" Substring").to_string())
 }

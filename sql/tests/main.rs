@@ -20,6 +20,7 @@ mod three_way_aggregates;
 mod three_way_joins;
 mod three_way_ranks;
 mod three_way_recursion;
+mod three_way_subqueries;
 mod three_way_windows;
 mod training;
 mod traps;

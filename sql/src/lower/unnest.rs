@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::Unnest;
 use freshet_core::{ExprRef, NodeId, Op};
 
@@ -16,12 +16,6 @@ impl Lowering<'_> {
         if !unnest.struct_type_columns.is_empty() {
             return Err(place(Refusal::new("UNNEST of a struct makes columns, not rows").help("select its fields one by one: (…)['name'] AS name")));
         }
-        if unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
-            return Err(place(
-                Refusal::new("UNNEST opens one level of lists at a time")
-                    .help("unnest the inner lists in a query above: SELECT unnest(x) FROM (SELECT unnest(…) AS x …)"),
-            ));
-        }
         let input = self.lower(&unnest.input)?;
         let (below, exprs): (NodeId, Vec<ExprRef>) = match &self.plan.node(input).op {
             Op::Project { exprs } => (self.plan.node(input).inputs[0], exprs.clone()),
@@ -30,11 +24,39 @@ impl Lowering<'_> {
                 (input, (0..own.fields().len()).map(|index| column(&own, index)).collect())
             }
         };
-        let is_list = |index: usize| unnest.list_type_columns.iter().any(|(list, _)| *list == index);
-        let lists = unnest.dependency_indices.iter().enumerate().filter(|(_, from)| is_list(**from)).map(|(output, _)| output).collect();
-        let exprs: Vec<ExprRef> = unnest.dependency_indices.iter().map(|from| Arc::clone(&exprs[*from])).collect();
-        let fields = unnest.schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(self.push(Op::Unnest { exprs, lists }, vec![below], schema))
+        let mut exprs: Vec<ExprRef> = unnest.dependency_indices.iter().map(|from| Arc::clone(&exprs[*from])).collect();
+        let depths = depths(unnest);
+        let mut types: Vec<DataType> = unnest.dependency_indices.iter().map(|from| unnest.input.schema().field(*from).data_type().clone()).collect();
+        let mut node = below;
+        // Lists of lists are opened from the outside, those of fewer levels when the others are as deep.
+        for level in (1..=depths.iter().copied().max().unwrap_or_default()).rev() {
+            let lists: Vec<usize> = (0..exprs.len()).filter(|output| depths[*output] >= level).collect();
+            for output in &lists {
+                types[*output] = element(&types[*output]).ok_or_else(|| place(Refusal::new("UNNEST opens lists")))?;
+            }
+            let fields = unnest.schema.fields().iter().zip(&types).map(|(field, data_type)| Field::new(field.name(), data_type.clone(), true));
+            let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+            node = self.push(Op::Unnest { exprs, lists }, vec![node], schema.clone());
+            exprs = (0..types.len()).map(|output| column(&schema, output)).collect();
+        }
+        Ok(node)
+    }
+}
+
+/// How many levels of lists each output column opens.
+fn depths(unnest: &Unnest) -> Vec<usize> {
+    let outputs = unnest.dependency_indices.iter().enumerate();
+    let depth = |(output, from): (usize, &usize)| {
+        // One column may be opened several times, by different levels.
+        let before = unnest.dependency_indices[..output].iter().filter(|other| *other == from).count();
+        unnest.list_type_columns.iter().filter(|(list, _)| list == from).nth(before).map_or(0, |(_, list)| list.depth)
+    };
+    outputs.map(depth).collect()
+}
+
+fn element(list: &DataType) -> Option<DataType> {
+    match list {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => Some(item.data_type().clone()),
+        _ => None,
     }
 }

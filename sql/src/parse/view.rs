@@ -1,4 +1,4 @@
-//! `CREATE [OR REPLACE] VIEW` and `CREATE MATERIALIZED VIEW [IF NOT EXISTS]`.
+//! `CREATE [OR REPLACE] VIEW [IF NOT EXISTS]` and `CREATE MATERIALIZED VIEW [IF NOT EXISTS]`.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -9,12 +9,13 @@ use crate::options;
 
 pub fn parse(cursor: &mut Cursor, or_replace: bool) -> Result<Stmt> {
     cursor.expect("VIEW")?;
-    if cursor.word(0) == "IF" && cursor.word(1) == "NOT" {
-        return Err(cursor.error_here("IF NOT EXISTS is not supported for CREATE VIEW").help("write CREATE OR REPLACE VIEW"));
+    if or_replace && cursor.word(0) == "IF" {
+        return Err(cursor.error_here("a view is either replaced or left as it is").help("leave OR REPLACE or IF NOT EXISTS out"));
     }
+    let if_not_exists = cursor.if_not_exists();
     let name = name(cursor)?;
     cursor.expect("AS")?;
-    Ok(Stmt::CreateView(CreateView { name, or_replace, query: cursor.query()? }))
+    Ok(Stmt::CreateView(CreateView { name, or_replace, if_not_exists, query: cursor.query()? }))
 }
 
 pub fn parse_materialized(cursor: &mut Cursor) -> Result<Stmt> {

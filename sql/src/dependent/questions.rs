@@ -16,6 +16,7 @@ use super::domain::{Domain, Names, named, same};
 use super::lateral::unfolded_with;
 use super::pulled::{Use, is_pulled_up};
 use super::scope::{has_subquery, is_correlated, reads_beyond};
+use crate::lower::is_single_row;
 
 /// The node with what it asks taken apart.
 pub(super) fn answered(node: LogicalPlan, names: &mut Names) -> Result<Transformed<LogicalPlan>> {
@@ -58,6 +59,12 @@ impl Asked<'_> {
     fn answer(&mut self, expr: Expr) -> Result<Transformed<Expr>> {
         let taken = match &expr {
             Expr::ScalarSubquery(subquery) => self.value(subquery)?,
+            // What always has a row exists, and a list of exactly one row is a value to compare with.
+            Expr::Exists(Exists { subquery, .. }) if is_single_row(&subquery.subquery) => None,
+            Expr::InSubquery(asked) if is_single_row(&asked.subquery.subquery) => {
+                let op = if asked.negated { Operator::NotEq } else { Operator::Eq };
+                self.value(&asked.subquery)?.map(|value| Expr::BinaryExpr(BinaryExpr::new(asked.expr.clone(), op, Box::new(value))))
+            }
             Expr::Exists(Exists { subquery, negated }) => {
                 let plan = without_order(&subquery.subquery);
                 self.question(subquery, plan)?.map(|subquery| Expr::Exists(Exists { subquery, negated: *negated }))

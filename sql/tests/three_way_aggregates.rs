@@ -5,7 +5,7 @@
 use crate::three_way::{Batch, Question, SHAPE, asked, check, silent};
 use freshet_testkit::generate::Shape;
 
-const QUESTIONS: [Question; 24] = [
+const QUESTIONS: [Question; 25] = [
     asked(
         "decimals",
         "CREATE MATERIALIZED VIEW v AS SELECT k, sum(CAST(h AS DECIMAL(12, 3))) AS s, avg(CAST(h AS DECIMAL(12, 3))) AS a, min(CAST(h AS DECIMAL(12, 3))) AS lo,
@@ -90,6 +90,8 @@ const QUESTIONS: [Question; 24] = [
         "nested_keys",
         "CREATE MATERIALIZED VIEW v AS SELECT make_array(h, 2) AS l, named_struct('k', k) AS s, count(*) AS n FROM changing GROUP BY 1, 2",
     ),
+    // Infinity less infinity is another NaN than the one that is read.
+    asked("computed_nan", "CREATE MATERIALIZED VIEW v AS SELECT y - y AS zero, count(*) AS n, count(DISTINCT y - y) AS d FROM changing GROUP BY 1"),
     asked("nested_aggregates", "CREATE MATERIALIZED VIEW v AS SELECT n, count(*) AS groups, array_agg(k ORDER BY k) AS ks FROM (SELECT k, count(*) AS n FROM changing GROUP BY k) t GROUP BY n"),
 ];
 

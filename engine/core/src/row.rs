@@ -57,8 +57,12 @@ impl KeyCodec {
         KeyCodec::new(&schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>())
     }
 
-    /// One row of bytes per row of the columns.
+    /// One row of bytes per row of the columns. Every NaN is the same, whatever computed it.
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<Rows> {
+        if columns.iter().any(has_other_nan) {
+            let columns: Vec<ArrayRef> = columns.iter().map(with_one_nan).collect();
+            return Ok(self.converter.convert_columns(&columns)?);
+        }
         Ok(self.converter.convert_columns(columns)?)
     }
 
@@ -130,24 +134,34 @@ impl SortCodec {
     }
 }
 
-/// A NaN with its sign bit set would sort below all floats.
+/// A NaN with its sign bit set would sort below all floats, and be another key: infinity less infinity has one.
 fn with_one_nan(column: &ArrayRef) -> ArrayRef {
+    if !has_other_nan(column) {
+        return column.clone();
+    }
     match column.data_type() {
         DataType::Float64 => {
             let floats = column.as_primitive::<Float64Type>();
-            match floats.values().iter().any(|value| value.is_nan() && value.is_sign_negative()) {
-                true => Arc::new(floats.unary::<_, Float64Type>(|value| if value.is_nan() { f64::NAN } else { value })),
-                false => column.clone(),
-            }
+            Arc::new(floats.unary::<_, Float64Type>(|value| if value.is_nan() { f64::NAN } else { value }))
         }
         DataType::Float32 => {
             let floats = column.as_primitive::<Float32Type>();
-            match floats.values().iter().any(|value| value.is_nan() && value.is_sign_negative()) {
-                true => Arc::new(floats.unary::<_, Float32Type>(|value| if value.is_nan() { f32::NAN } else { value })),
-                false => column.clone(),
-            }
+            Arc::new(floats.unary::<_, Float32Type>(|value| if value.is_nan() { f32::NAN } else { value }))
         }
         _ => column.clone(),
+    }
+}
+
+/// Whether there is a NaN of other bits than the usual one.
+fn has_other_nan(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Float64 => {
+            column.as_primitive::<Float64Type>().values().iter().any(|value| value.is_nan() && value.to_bits() != f64::NAN.to_bits())
+        }
+        DataType::Float32 => {
+            column.as_primitive::<Float32Type>().values().iter().any(|value| value.is_nan() && value.to_bits() != f32::NAN.to_bits())
+        }
+        _ => false,
     }
 }
 
@@ -166,5 +180,15 @@ mod tests {
         let rows = codec.encode_columns(&[values]).unwrap().unwrap();
         assert!(rows.row(0) == rows.row(4));
         assert!(rows.row(3) < rows.row(2) && rows.row(2) < rows.row(1) && rows.row(1) < rows.row(0));
+    }
+
+    #[test]
+    fn t20_every_nan_is_one_key() {
+        let codec = KeyCodec::new(&[DataType::Float64]).unwrap();
+        let payload = f64::from_bits(f64::NAN.to_bits() | 1);
+        let values: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, -f64::NAN, payload, f64::INFINITY - f64::INFINITY, 1.0]));
+        let rows = codec.encode(&[values]).unwrap();
+        assert!((1..4).all(|row| rows.row(row) == rows.row(0)));
+        assert!(rows.row(4) != rows.row(0));
     }
 }

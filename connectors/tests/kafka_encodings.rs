@@ -218,8 +218,9 @@ fn debezium_changes_of_a_compacted_topic_are_the_last_of_each_key_and_deletions_
         let got = wait_for_compaction(&def, append);
         assert_eq!(got.dead_letters, [], "a tombstone is no record of its own, in {encode:?}");
         let last: BTreeMap<u64, i64> = got.offsets(0).into_iter().zip(got.diffs.iter().copied()).collect();
-        let tail: Vec<i64> = last.values().rev().take(22).rev().copied().collect();
-        assert_eq!(tail, [vec![1; 21], vec![-1]].concat(), "what is not compacted yet is whole, in {encode:?}");
+        // The insertion of the deleted key may be compacted already: the tombstone behind it may begin a segment.
+        let tail: Vec<i64> = last.values().rev().take(21).rev().copied().collect();
+        assert_eq!(tail, [vec![1; 20], vec![-1]].concat(), "the last change of each key is there, in {encode:?}");
         let inserted: std::collections::BTreeSet<i128> = got.ids(0).into_iter().collect();
         assert!((0..20).all(|id| inserted.contains(&id)), "{inserted:?}");
     }

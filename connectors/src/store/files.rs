@@ -234,7 +234,7 @@ impl Store {
     pub fn names(&self, below: bool) -> Result<Vec<String>> {
         let (mut names, mut folders) = (Vec::new(), vec![(self.base()?, String::new())]);
         while let Some((folder, shown)) = folders.pop() {
-            let listed = self.wait(&self.shown(&[shown.clone()]), self.objects.list_with_delimiter(Some(&folder)))?;
+            let listed = self.wait(&self.shown(std::slice::from_ref(&shown)), self.objects.list_with_delimiter(Some(&folder)))?;
             names.extend(listed.objects.iter().filter_map(|meta| Some(format!("{shown}{}", meta.location.filename()?))));
             if below {
                 let inner = |path: Path| path.filename().map(|name| format!("{shown}{name}/")).map(|shown| (path.clone(), shown));

@@ -108,7 +108,7 @@ impl Listed<'_> {
         let SetExpr::Select(select) = query.body.as_mut() else { return None };
         select.selection = Some(condition);
         if let TableFactor::Derived { subquery, .. } = &mut select.from.first_mut()?.relation {
-            *subquery = Box::new(self.list.clone());
+            **subquery = self.list.clone();
         }
         Some(Expr::Exists { subquery: query, negated: false })
     }

@@ -20,7 +20,6 @@ use crate::context::{Catalog, Relation};
 use crate::dependent::unfolded;
 use crate::execute::{execute_plainly, memory_table, with_now};
 use crate::parse::parse_query;
-use crate::shown::counted_questions;
 use crate::tables::complete;
 use crate::temporal::without_asof;
 use crate::ties::settle_ties;
@@ -43,8 +42,7 @@ pub fn evaluate(program: &Program, view: &str, tables: &BTreeMap<String, RecordB
 fn evaluate_here(program: &Program, view: &str, tables: &BTreeMap<String, RecordBatch>, at: Epoch) -> Result<RecordBatch> {
     let schema = program.plan.view(view).ok_or_else(|| Error::invalid(format!("there is no view named {view}")))?.schema.clone();
     let plan = plan_of(program, view, tables, at)?;
-    let settled = counted_questions(plan)
-        .and_then(unfolded)
+    let settled = unfolded(plan)
         .and_then(settle_ties)
         .and_then(without_asof)
         .and_then(in_batch_form)

@@ -22,7 +22,6 @@ use crate::checked::checked;
 use crate::dependent::unfolded;
 use crate::existence::joined_values;
 use crate::set_operation::numbered;
-use crate::shown::counted_questions;
 use crate::subquery::runnable;
 use crate::windowing::in_batch_form;
 
@@ -89,8 +88,7 @@ pub(crate) fn execute_plainly(plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
 
 fn execute_as(plan: LogicalPlan, change: impl Fn(LogicalPlan) -> datafusion::common::Result<LogicalPlan>) -> Result<Vec<RecordBatch>> {
     let context = context()?;
-    let plan =
-        counted_questions(plan).and_then(unfolded).and_then(numbered).and_then(runnable).map_err(|error| Error::invalid(error.strip_backtrace()))?;
+    let plan = unfolded(plan).and_then(numbered).and_then(runnable).map_err(|error| Error::invalid(error.strip_backtrace()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| Error::unavailable(error.to_string()))?;
     let run = async {
         let state = context.state();

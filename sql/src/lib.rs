@@ -48,7 +48,6 @@ mod secrets;
 mod served;
 mod set_operation;
 mod shift;
-mod shown;
 mod state;
 mod subquery;
 mod system;

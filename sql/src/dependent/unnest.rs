@@ -6,12 +6,12 @@ use std::sync::Arc;
 use arrow::array::{ListArray, new_null_array};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, JoinType, Result, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, Unnest, lit, when};
+use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Unnest, lit, when};
 
-use super::apply::{projected, unnested};
+use super::apply::projected;
 use super::scope::has_subquery;
 use crate::context::Functions;
 
@@ -77,6 +77,9 @@ fn has_unnest(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Unnest(_)) || plan.inputs().into_iter().any(has_unnest)
 }
 
+/// Whose columns those of a subquery are while they stand beside those of the left side, which may have the same names.
+const BESIDE: &str = "freshet$beside";
+
 struct Beside<'a> {
     left: &'a Arc<LogicalPlan>,
     own: &'a [Column],
@@ -92,17 +95,25 @@ impl Beside<'_> {
         };
         Ok(Some(match plan {
             LogicalPlan::Projection(projection) => {
-                let exprs = projection.expr.iter().map(|expr| resolved(expr.clone())).collect::<Result<Vec<_>>>()?;
-                projected(input, own().chain(exprs))?
+                let columns = self.behind(&input);
+                let computed = projection.expr.iter().zip(projection.schema.fields()).map(|(expr, field)| {
+                    let expr = resolved(expr.clone(), projection.input.schema(), &columns)?;
+                    Ok(expr.alias_qualified(Some(BESIDE), field.name()))
+                });
+                let computed = computed.collect::<Result<Vec<Expr>>>()?;
+                projected(input, own().chain(computed))?
             }
-            LogicalPlan::Filter(filter) => LogicalPlan::Filter(Filter::try_new(resolved(filter.predicate.clone())?, Arc::new(input))?),
+            LogicalPlan::Filter(filter) => {
+                let predicate = resolved(filter.predicate.clone(), filter.input.schema(), &self.behind(&input))?;
+                LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(input))?)
+            }
             LogicalPlan::Unnest(unnest) if self.is_left => match self.with_elements(input, unnest)? {
-                Some(input) => unnested(input, unnest)?,
+                Some(input) => self.unnested(input, unnest)?,
                 None => return Ok(None),
             },
-            LogicalPlan::Unnest(unnest) => unnested(input, unnest)?,
+            LogicalPlan::Unnest(unnest) => self.unnested(input, unnest)?,
             LogicalPlan::SubqueryAlias(alias) => {
-                let behind = input.schema().columns().split_off(self.own.len()).into_iter().map(|column| {
+                let behind = self.behind(&input).into_iter().map(|column| {
                     let name = column.name.clone();
                     Expr::Column(column).alias_qualified(Some(alias.alias.clone()), name)
                 });
@@ -113,13 +124,36 @@ impl Beside<'_> {
         }))
     }
 
+    /// The columns behind those of the left side.
+    fn behind(&self, plan: &LogicalPlan) -> Vec<Column> {
+        plan.schema().columns().split_off(self.own.len())
+    }
+
+    /// The lists that a node opens, as they are called behind the left side.
+    fn lists(&self, input: &LogicalPlan, unnest: &Unnest) -> Result<Vec<Column>> {
+        let columns = self.behind(input);
+        unnest.exec_columns.iter().map(|column| Ok(columns[unnest.input.schema().index_of_column(column)?].clone())).collect()
+    }
+
+    fn unnested(&self, input: LogicalPlan, unnest: &Unnest) -> Result<LogicalPlan> {
+        let lists = self.lists(&input, unnest)?;
+        let mut options = unnest.options.clone();
+        for recursion in &mut options.recursions {
+            if let Some(place) = unnest.exec_columns.iter().position(|column| *column == recursion.input_column) {
+                recursion.input_column = lists[place].clone();
+            }
+        }
+        LogicalPlanBuilder::from(input).unnest_columns_with_options(lists, options)?.build()
+    }
+
     /// Where no list has an element, the first one gets a NULL.
     fn with_elements(&self, input: LogicalPlan, unnest: &Unnest) -> Result<Option<LogicalPlan>> {
         if !unnest.struct_type_columns.is_empty() || unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
             return Ok(None);
         }
-        let lists: Vec<Expr> = unnest.exec_columns.iter().cloned().map(Expr::Column).collect();
-        let Some(first) = unnest.exec_columns.first() else { return Ok(None) };
+        let columns = self.lists(&input, unnest)?;
+        let lists: Vec<Expr> = columns.iter().cloned().map(Expr::Column).collect();
+        let Some(first) = columns.first() else { return Ok(None) };
         let (_, field) = input.schema().qualified_field_from_column(first)?;
         let DataType::List(element) = field.data_type() else { return Ok(None) };
         if !element.is_nullable() {
@@ -145,13 +179,15 @@ impl Beside<'_> {
     }
 }
 
-/// The left row's columns are now columns of the same row. Names stay what they were.
-fn resolved(expr: Expr) -> Result<Expr> {
-    let name = expr.schema_name().to_string();
-    let is_column = matches!(expr, Expr::Column(_) | Expr::Alias(_));
-    let found = expr.transform_up(|part| match part {
+/// The left row's columns are now columns of the same row; those of the subquery's step below, by their places there, stand in `columns`.
+fn resolved(expr: Expr, below: &DFSchema, columns: &[Column]) -> Result<Expr> {
+    let found = expr.unalias().transform_up(|part| match part {
         Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
+        Expr::Column(column) => match below.maybe_index_of_column(&column).and_then(|index| columns.get(index)) {
+            Some(known) => Ok(Transformed::yes(Expr::Column(known.clone()))),
+            None => Ok(Transformed::no(Expr::Column(column))),
+        },
         other => Ok(Transformed::no(other)),
-    })?;
-    Ok(if found.transformed && !is_column { found.data.alias(name) } else { found.data })
+    });
+    found.data()
 }
